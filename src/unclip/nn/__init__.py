@@ -1,0 +1,1 @@
+"""Blocks that know no stage: layers, the transformer, the ADM U-Net."""

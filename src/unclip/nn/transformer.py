@@ -1,0 +1,117 @@
+"""The pre-LayerNorm transformer that CLIP, the prior and the caption encoder are made of."""
+
+from typing import Literal
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from unclip.config import Config
+from unclip.nn.layers import QuickGELU
+
+Activation = Literal["gelu", "quick_gelu"]
+
+
+class TransformerConfig(Config):
+    """Size of a transformer; head width is ``width / heads``."""
+
+    width: int
+    depth: int
+    heads: int
+    mlp_ratio: float = 4.0
+    activation: Activation = "gelu"
+    dropout: float = 0.0
+
+
+def causal_mask(length: int, device: torch.device | str = "cpu") -> Bool[Tensor, "length length"]:
+    """True where a position (row) may attend to another (column): itself and those before."""
+    return torch.ones(length, length, dtype=torch.bool, device=device).tril()
+
+
+def key_mask(mask: Bool[Tensor, "b length"]) -> Bool[Tensor, "b 1 1 length"]:
+    """Turn a mask of real tokens into one of the keys every query may attend to."""
+    return rearrange(mask, "b n -> b 1 1 n")
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; queries, keys and values stacked in thirds."""
+
+    def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(
+        self, x: Float[Tensor, "b length width"], mask: Bool[Tensor, "..."] | None = None
+    ) -> Float[Tensor, "b length width"]:
+        """Attend; ``mask`` (True: may attend) broadcasts to (b, heads, length, length)."""
+        q, k, v = rearrange(self.qkv(x), "b n (qkv h w) -> qkv b h n w", qkv=3, h=self.heads)
+        dropout = self.dropout if self.training else 0.0
+        y = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        return self.out(rearrange(y, "b h n w -> b n (h w)"))
+
+
+class Block(nn.Module):
+    """x + attention(norm x), then x + mlp(norm x)."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        hidden = int(config.width * config.mlp_ratio)
+        self.norm_1 = nn.LayerNorm(config.width)
+        self.attention = Attention(config.width, config.heads, config.dropout)
+        self.norm_2 = nn.LayerNorm(config.width)
+        self.mlp = nn.Sequential(
+            nn.Linear(config.width, hidden),
+            nn.GELU() if config.activation == "gelu" else QuickGELU(),
+            nn.Linear(hidden, config.width),
+            nn.Dropout(config.dropout),
+        )
+        self._initialise(config)
+
+    def forward(
+        self, x: Float[Tensor, "b length width"], mask: Bool[Tensor, "..."] | None = None
+    ) -> Float[Tensor, "b length width"]:
+        """Apply both residual branches."""
+        x = x + self.attention(self.norm_1(x), mask)
+        return x + self.mlp(self.norm_2(x))
+
+    def _initialise(self, config: TransformerConfig) -> None:
+        width, depth = config.width, config.depth
+        for layer, std in (
+            (self.attention.qkv, width**-0.5),
+            (self.attention.out, (2 * depth * width) ** -0.5),
+            (self.mlp[0], (2 * width) ** -0.5),
+            (self.mlp[2], (2 * depth * width) ** -0.5),
+        ):
+            assert isinstance(layer, nn.Linear)
+            nn.init.normal_(layer.weight, std=std)
+            nn.init.zeros_(layer.bias)
+
+
+class Transformer(nn.Module):
+    """A stack of blocks, without embeddings and without a final LayerNorm.
+
+    Weights start as in CLIP (§5.1): attention width^-½, output projections
+    width^-½·(2·depth)^-½, first MLP layer (2·width)^-½.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.gradient_checkpointing = False
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+
+    def forward(
+        self, x: Float[Tensor, "b length width"], mask: Bool[Tensor, "..."] | None = None
+    ) -> Float[Tensor, "b length width"]:
+        """Run all blocks; ``mask`` is True where a query (row) may attend to a key (column)."""
+        for block in self.blocks:
+            if self.gradient_checkpointing and self.training:
+                x = checkpoint(block, x, mask, use_reentrant=False)
+            else:
+                x = block(x, mask)
+        return x

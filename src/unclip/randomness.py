@@ -1,0 +1,89 @@
+"""Random numbers that belong to samples, not to a batch.
+
+Every image (or small block of training samples) has its own seeded stream, so that neither the
+batch size, nor the device, nor the number of processes changes what noise a sample gets.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def derive_seed(*parts: int | str) -> int:
+    """Hash integers and names into one 63-bit seed, the same on every machine."""
+    text = "/".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
+
+
+class Randomness:
+    """Streams of random numbers for the samples of one batch, drawn in float32.
+
+    Args:
+        seeds: one seed per stream.
+        per_stream: how many consecutive samples share a stream. 1 for sampling; training uses
+            small blocks, because one generator per sample is slow for large batches.
+        device: where to draw. Sampling draws on the CPU, so that a seed means the same
+            picture on every device.
+    """
+
+    def __init__(
+        self, seeds: Sequence[int], per_stream: int = 1, device: torch.device | str = "cpu"
+    ) -> None:
+        self.device = torch.device(device)
+        self.per_stream = per_stream
+        self.batch = len(seeds) * per_stream
+        self._streams = [torch.Generator(self.device).manual_seed(seed) for seed in seeds]
+
+    @classmethod
+    def for_step(
+        cls, seed: int, step: int, first: int, batch: int, device: torch.device | str = "cpu"
+    ) -> "Randomness":
+        """Streams of a training step for samples ``first … first + batch`` of its global batch.
+
+        Blocks of eight samples (fewer if the batch is not divisible) share a stream, so two
+        processes draw what one process with twice the batch draws.
+        """
+        block = next(size for size in (8, 4, 2, 1) if batch % size == 0 and first % size == 0)
+        seeds = [derive_seed(seed, step, first + i) for i in range(0, batch, block)]
+        return cls(seeds, block, device)
+
+    def normal(self, *shape: int) -> Float[Tensor, "b ..."]:
+        """Standard normal numbers of shape ``(batch, *shape)``."""
+        draws = [torch.randn(self.per_stream, *shape, **self._at(g)) for g in self._streams]
+        return torch.cat(draws)
+
+    def uniform(self, *shape: int) -> Float[Tensor, "b ..."]:
+        """Uniform numbers in [0, 1) of shape ``(batch, *shape)``."""
+        draws = [torch.rand(self.per_stream, *shape, **self._at(g)) for g in self._streams]
+        return torch.cat(draws)
+
+    def integers(self, high: int, *shape: int) -> Int[Tensor, "b ..."]:
+        """Integers in ``[0, high)`` of shape ``(batch, *shape)``."""
+        return torch.cat(
+            [torch.randint(high, (self.per_stream, *shape), **self._at(g)) for g in self._streams]
+        )
+
+    def split(self, name: str) -> "Randomness":
+        """Fresh streams for the same samples, for another purpose such as the next stage."""
+        seeds = [derive_seed(stream.initial_seed(), name) for stream in self._streams]
+        return Randomness(seeds, self.per_stream, self.device)
+
+    def _at(self, stream: torch.Generator) -> dict:
+        return {"generator": stream, "device": self.device}
+
+
+class InjectedNoise(Randomness):
+    """Hands out prepared noise in order; how a run is compared with another implementation."""
+
+    def __init__(self, normals: Iterable[Float[Tensor, "b ..."]]) -> None:
+        self._normals = iter(normals)
+
+    def normal(self, *shape: int) -> Float[Tensor, "b ..."]:
+        """Return the next prepared tensor; its shape after the batch axis must be ``shape``."""
+        noise = next(self._normals)
+        if noise.shape[1:] != shape:
+            raise ValueError(f"injected noise is {tuple(noise.shape[1:])}, {shape} was asked for")
+        return noise

@@ -1,0 +1,47 @@
+"""Noise belongs to the sample: batch size, order and processes do not change it."""
+
+import pytest
+import torch
+
+from unclip.randomness import InjectedNoise, Randomness, derive_seed
+
+
+def test_an_image_gets_the_same_noise_in_any_batch() -> None:
+    together = Randomness([1, 2, 3])
+    first, second = together.normal(4, 4), together.normal(2)
+    for position, seed in enumerate([1, 2, 3]):
+        alone = Randomness([seed])
+        assert torch.equal(alone.normal(4, 4)[0], first[position])
+        assert torch.equal(alone.normal(2)[0], second[position])
+
+
+def test_two_processes_draw_what_one_draws() -> None:
+    one = Randomness.for_step(7, 3, first=0, batch=16)
+    two = [Randomness.for_step(7, 3, first=rank * 8, batch=8) for rank in range(2)]
+    assert torch.equal(one.normal(5), torch.cat([r.normal(5) for r in two]))
+    assert torch.equal(one.integers(1000), torch.cat([r.integers(1000) for r in two]))
+
+
+def test_streams_differ_between_steps_purposes_and_samples() -> None:
+    draws = [
+        Randomness.for_step(7, 3, 0, 1).normal(64),
+        Randomness.for_step(7, 4, 0, 1).normal(64),
+        Randomness.for_step(8, 3, 0, 1).normal(64),
+        Randomness.for_step(7, 3, 1, 1).normal(64),
+        Randomness.for_step(7, 3, 0, 1).split("prior").normal(64),
+    ]
+    correlations = torch.corrcoef(torch.cat(draws)) - torch.eye(len(draws))
+    assert correlations.abs().max() < 0.5
+
+
+def test_seeds_are_the_same_everywhere() -> None:
+    assert derive_seed(0, "prior", 5) == derive_seed(0, "prior", 5)
+    assert derive_seed(0, "prior", 5) == 1992820063050693204
+
+
+def test_injected_noise_is_handed_out_in_order_and_checked() -> None:
+    noise = InjectedNoise([torch.zeros(2, 3), torch.ones(2, 3)])
+    assert noise.normal(3).sum() == 0
+    assert noise.normal(3).sum() == 6
+    with pytest.raises(ValueError, match="asked for"):
+        InjectedNoise([torch.zeros(2, 3)]).normal(4)
