@@ -20,7 +20,7 @@ Pixels = UInt8[np.ndarray, "h w 3"]
 """One RGB image, values 0 to 255."""
 
 
-class BadSample(DataError):
+class BadSample(DataError):  # noqa: N818  it names what the sample is, as StopIteration does
     """A sample that cannot be used; the loader counts it, logs it and takes another.
 
     Args:

@@ -1,0 +1,1 @@
+"""Captioned images: folders, metadata files and tar shards to batches."""
