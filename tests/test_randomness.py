@@ -45,3 +45,12 @@ def test_injected_noise_is_handed_out_in_order_and_checked() -> None:
     assert noise.normal(3).sum() == 6
     with pytest.raises(ValueError, match="asked for"):
         InjectedNoise([torch.zeros(2, 3)]).normal(4)
+
+
+def test_joined_streams_are_those_of_the_parts() -> None:
+    def parts() -> list[Randomness]:
+        return [Randomness([1, 2]), Randomness([3])]
+
+    joined = Randomness.joined(parts())
+    assert joined.batch == 3
+    assert torch.equal(joined.normal(4), torch.cat([part.normal(4) for part in parts()]))

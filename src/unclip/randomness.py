@@ -50,6 +50,17 @@ class Randomness:
         seeds = [derive_seed(seed, step, first + i) for i in range(0, batch, block)]
         return cls(seeds, block, device)
 
+    @classmethod
+    def joined(cls, parts: Sequence["Randomness"]) -> "Randomness":
+        """The samples of all ``parts``, one part after the other, each on its own stream."""
+        first = parts[0]
+        if len(parts) == 1:
+            return first
+        joined = cls([], first.per_stream, first.device)
+        joined._streams = [stream for part in parts for stream in part._streams]
+        joined.batch = sum(part.batch for part in parts)
+        return joined
+
     def normal(self, *shape: int) -> Float[Tensor, "b ..."]:
         """Standard normal numbers of shape ``(batch, *shape)``."""
         draws = [torch.randn(self.per_stream, *shape, **self._at(g)) for g in self._streams]
@@ -80,6 +91,10 @@ class InjectedNoise(Randomness):
 
     def __init__(self, normals: Iterable[Float[Tensor, "b ..."]]) -> None:
         self._normals = iter(normals)
+
+    def split(self, name: str) -> "InjectedNoise":
+        """The same noise, in order: the other implementation knows no streams."""
+        return self
 
     def normal(self, *shape: int) -> Float[Tensor, "b ..."]:
         """Return the next prepared tensor; its shape after the batch axis must be ``shape``."""
