@@ -1,0 +1,1 @@
+"""Gaussian diffusion for every stage (§4): it knows no network, only callables ``(x_t, t)``."""

@@ -1,0 +1,186 @@
+"""One door to all samplers: `SamplingOptions`, and the walk they ask for (§4.2, §4.4, §4.5)."""
+
+from typing import Literal, Self
+
+import torch
+from jaxtyping import Float
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from unclip.config import Config
+from unclip.diffusion import spacing
+from unclip.diffusion.clipping import clipping
+from unclip.diffusion.process import Network, Process
+from unclip.diffusion.samplers.ancestral import ancestral
+from unclip.diffusion.samplers.ddim import ddim, invert_ddim
+from unclip.diffusion.samplers.denoiser import Denoiser
+from unclip.diffusion.samplers.dpm_solver import dpm_solver
+from unclip.diffusion.samplers.unipc import unipc
+from unclip.diffusion.schedule import Schedule
+from unclip.errors import OptionError
+from unclip.randomness import Randomness
+from unclip.types import Sampling
+
+Spacing = Literal["strided", "integer", "trailing", "log_snr"]
+
+
+class SamplingOptions(Config):
+    """How to walk from noise to data."""
+
+    sampler: Literal["ancestral", "ddim", "dpm++", "unipc"] = "ancestral"
+    steps: int = Field(default=250, ge=1)
+    """Evaluations of the network (of both passes, where guided)."""
+    spacing: Spacing | tuple[int, ...] | None = None
+    """Which timesteps to visit, or the timesteps themselves in increasing order. None is what
+    suits the sampler: ``strided`` for ancestral, ``integer`` for ddim where such a stride exists,
+    ``log_snr`` for the solvers."""
+    guidance: float = 1.0
+    """Scale s of unconditional + s (conditional − unconditional); 1 is off."""
+    guidance_interval: tuple[float, float] | None = None
+    """Guide only at these noise levels, as fractions of T; 0 is clean."""
+    eta: float = Field(default=0.0, ge=0)
+    """Noise of ddim: 0 is deterministic, 1 as noisy as ancestral sampling."""
+    clip: Literal["none", "static", "dynamic"] = "static"
+    """Of x̂0, to ±``bound`` or to a percentile of each sample. Embeddings want ``none``."""
+    bound: float = Field(default=1.0, gt=0)
+    percentile: float = Field(default=0.995, gt=0, le=1)
+    start: float = Field(default=1.0, gt=0, le=1)
+    """Begin at this fraction of T instead of at pure noise; see `first_timestep`."""
+    skip: int = Field(default=0, ge=0)
+    """Leave out this many of the noisiest steps: an inversion of 249 of 250 steps has fewer noise
+    artefacts (§2)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if isinstance(self.spacing, tuple) and len(self.spacing) != self.steps:
+            raise ValueError(f"spacing lists {len(self.spacing)} timesteps, steps is {self.steps}")
+        if self.skip >= self.steps:
+            raise ValueError(f"skip {self.skip} leaves none of {self.steps} steps")
+        if self.guidance_interval is not None:
+            low, high = self.guidance_interval
+            if not 0 <= low <= high <= 1:
+                raise ValueError("guidance_interval must be two rising fractions of T")
+        return self
+
+
+def sampling_grid(process: Process, options: SamplingOptions) -> Schedule:
+    """The noise levels that ``options`` visit, cleanest first.
+
+    Raises:
+        OptionError: more steps than levels, an impossible stride, or timesteps out of range.
+    """
+    table = process.schedule
+    total = max(round(options.start * len(table)), 1)
+    if options.steps > total:
+        raise OptionError(f"{options.steps} steps of only {total} noise levels; ask for fewer")
+    if total < len(table):
+        table = Schedule(table.timesteps[:total], table.alpha_bar[:total])
+    timesteps = _timesteps(table, options)
+    return table.respace(timesteps[: len(timesteps) - options.skip])
+
+
+def _timesteps(table: Schedule, options: SamplingOptions) -> tuple[int, ...]:
+    total, steps = len(table), options.steps
+    match options.spacing:
+        case tuple() as timesteps:
+            return timesteps
+        case "strided":
+            return spacing.strided(total, steps)
+        case "integer":
+            return spacing.require(spacing.integer_strided(total, steps), total, steps)
+        case "trailing":
+            return spacing.trailing(total, steps)
+        case "log_snr":
+            return spacing.even_log_snr(table, steps)
+    match options.sampler:
+        case "ancestral":
+            return spacing.strided(total, steps)
+        case "ddim":
+            return spacing.integer_strided(total, steps) or spacing.strided(total, steps)
+        case "dpm++" | "unipc":
+            return spacing.even_log_snr(table, steps)
+
+
+def first_timestep(process: Process, options: SamplingOptions) -> int:
+    """The timestep at whose noise level x_T is expected: noise x0 to it when ``start`` < 1."""
+    return int(sampling_grid(process, options).timesteps[-1])
+
+
+def sample(
+    process: Process,
+    network: Network,
+    x_T: Float[Tensor, "b ..."],
+    options: SamplingOptions,
+    randomness: Randomness,
+    *,
+    stage: str,
+    posterior_mse: Float[Tensor, " k"] | None = None,
+) -> Sampling:
+    """Walk from x_T to a sample, one `Step` at a time.
+
+    Args:
+        process: the process the network was trained on.
+        network: ``(x_t, t) -> output``, guidance included (see `guidance.guided`).
+        x_T: noise, or x at the level `first_timestep`. Its noise is the caller's to draw.
+        options: how to walk; their guidance fields are the caller's to apply.
+        randomness: noise of the stochastic samplers, drawn once a step, never at the last.
+        stage: named in each `Step`.
+        posterior_mse: M_t at each level of `sampling_grid`, or at all T, for the variance
+            ``analytic`` (§4.4).
+
+    The arithmetic is float32 whatever the network's type, and float64 if x_T is.
+
+    Raises:
+        OptionError: when the first step is asked for, if the options do not fit the process.
+    """
+    grid = sampling_grid(process, options)
+    clip = clipping(options.clip, options.bound, options.percentile)
+    denoiser = Denoiser(process, network, grid, clip)
+    x = _working_type(x_T)
+    match options.sampler:
+        case "ancestral":
+            mse = _on_grid(posterior_mse, grid, len(process.schedule))
+            return (yield from ancestral(denoiser, x, randomness, stage=stage, posterior_mse=mse))
+        case "ddim":
+            return (yield from ddim(denoiser, x, randomness, stage=stage, eta=options.eta))
+        case "dpm++":
+            return (yield from dpm_solver(denoiser, x, stage=stage))
+        case "unipc":
+            order = 3 if options.guidance == 1 else 2
+            return (yield from unipc(denoiser, x, stage=stage, order=order))
+
+
+def invert(
+    process: Process,
+    network: Network,
+    x0: Float[Tensor, "b ..."],
+    options: SamplingOptions,
+    *,
+    stage: str,
+    iterations: int = 0,
+) -> Sampling:
+    """Find the x_T from which DDIM with the same grid makes x0 (§2), one `Step` at a time.
+
+    x̂0 is never clipped here. ``iterations`` extra evaluations a step make the inversion exact
+    where they converge. The walk ends at the level `first_timestep`.
+    """
+    denoiser = Denoiser(process, network, sampling_grid(process, options))
+    return (yield from invert_ddim(denoiser, _working_type(x0), stage=stage, iterations=iterations))
+
+
+def _working_type(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _on_grid(posterior_mse: Tensor | None, grid: Schedule, total: int) -> Tensor | None:
+    if posterior_mse is None:
+        return None
+    mse = posterior_mse.cpu().double()
+    if len(mse) == len(grid):
+        return mse
+    if len(mse) == total:
+        return mse[grid.timesteps]
+    raise OptionError(
+        f"the posterior error was measured at {len(mse)} levels, these options visit {len(grid)}; "
+        "measure it again for them"
+    )
