@@ -1,0 +1,1 @@
+"""CLIP: captions and images in one embedding space."""

@@ -1,0 +1,208 @@
+"""CLIP, the stage: captions and images in one embedding space (paper §1.1, §5; arXiv 2103.00020).
+
+It binds the two towers, the tokenizer and the contrastive loss.
+"""
+
+import math
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from unclip.clip.losses import at_least_float32, sigmoid_loss, softmax_loss
+from unclip.clip.network import ClipNetwork
+from unclip.clip.pixels import Fit, prepare
+from unclip.clip.resnet import ModifiedResNetConfig
+from unclip.clip.text import TextConfig
+from unclip.clip.tokenizer import SMALLEST, CaptionCut, Tokenizer
+from unclip.clip.vision import ViTConfig
+from unclip.config import Config
+from unclip.errors import OptionError
+from unclip.randomness import Randomness
+from unclip.types import Batch, Losses, TextFeatures
+
+MAX_LOG_SCALE = 4.60517
+"""ln 100 rounded down: exp of the float32 nearest to ln 100 exceeds 100."""
+
+TOKENIZER = "tokenizer.json"
+
+
+class ClipConfig(Config):
+    """Towers, loss and pixel statistics of a CLIP."""
+
+    image: Annotated[ViTConfig | ModifiedResNetConfig, Field(discriminator="kind")]
+    text: TextConfig
+    embedding: int
+    """Dimension d of the joint space."""
+    loss: Literal["softmax", "sigmoid"] = "softmax"
+    planned_batch: int = 32_768
+    """Images a step sees over all processes; the sigmoid loss's bias starts at −ln of it."""
+    caption_context: int = 256
+    """Tokens the decoder's caption encoder reads; its ids come from this tokenizer too."""
+    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
+    """Of the channels of images in [0, 1]."""
+    std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+    fit: Fit = "crop"
+    """What becomes of images that are not square."""
+
+
+class Clip(nn.Module):
+    """Two towers, a tokenizer and the loss that joins them.
+
+    Args:
+        config: see `ClipConfig`.
+        tokenizer: its vocabulary must fit into ``config.text.vocabulary``.
+
+    Raises:
+        OptionError: if it does not.
+    """
+
+    name: ClassVar[str] = "clip"
+    needs: ClassVar[frozenset[str]] = frozenset({"images", "captions"})
+
+    def __init__(self, config: ClipConfig, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        if len(tokenizer) > config.text.vocabulary:
+            raise OptionError(
+                f"the tokenizer has {len(tokenizer)} tokens, "
+                f"text.vocabulary has room for {config.text.vocabulary}"
+            )
+        sigmoid = config.loss == "sigmoid"
+        self.config = config
+        self.tokenizer = tokenizer
+        self.network = ClipNetwork(
+            config.image,
+            config.text,
+            config.embedding,
+            logit_scale=math.log(10) if sigmoid else math.log(1 / 0.07),
+            logit_bias=-math.log(config.planned_batch) if sigmoid else None,
+        )
+
+    @classmethod
+    def from_config(cls, config: ClipConfig, folder: Path | None = None) -> "Clip":
+        """Build an untrained CLIP with the tokenizer in ``folder``.
+
+        Without a folder every byte is a token.
+
+        Raises:
+            CheckpointError: if the folder has no tokenizer.
+        """
+        if folder is None:
+            return cls(config, Tokenizer.train([], vocabulary=SMALLEST))
+        return cls(config, Tokenizer.load(folder / TOKENIZER))
+
+    def save_extras(self, folder: Path) -> None:
+        """Write what a checkpoint holds beside config and weights: the tokenizer."""
+        self.tokenizer.save(folder / TOKENIZER)
+
+    def forward(self, batch: Batch, randomness: Randomness) -> Losses:
+        """Contrast the images of a batch with its captions, over all processes.
+
+        ``randomness`` chooses the patches a ViT with ``keep`` below 1 sees.
+
+        Returns:
+            ``loss``, ``accuracy``, ``logit_scale`` (before the logarithm) and ``captions_cut``,
+            the number of captions longer than the context.
+        """
+        assert batch.images is not None, "CLIP trains on images"
+        assert batch.captions is not None, "CLIP trains on captions"
+        self.clamp_logit_scale()
+        ids, mask, cut = self.tokenizer.encode(batch.captions, self.config.text.context)
+        # Causal attention never looks at padding. Multiples of eight keep the shapes few.
+        longest = min(-(-int(mask.sum(dim=1).max()) // 8) * 8, ids.shape[1])
+        ids, mask = ids[:, :longest].to(self._device), mask[:, :longest].to(self._device)
+        image = unit(self.network.image(self.pixels(batch.images), randomness))
+        text = unit(self.network.text(ids, mask)[0])
+        scale = self.network.logit_scale.exp()
+        if self.network.logit_bias is None:
+            losses = softmax_loss(image, text, scale)
+        else:
+            losses = sigmoid_loss(image, text, scale, self.network.logit_bias)
+        return losses | {"logit_scale": scale.detach(), "captions_cut": cut.sum().float()}
+
+    @torch.no_grad()
+    def clamp_logit_scale(self) -> None:
+        """Keep the logit scale at 100 or less (§5.2); called after each optimiser step too."""
+        self.network.logit_scale.clamp_(max=MAX_LOG_SCALE)
+
+    @torch.no_grad()
+    def encode_image(
+        self, images: Float[Tensor, "b 3 h w"], *, normalise: bool = True
+    ) -> Float[Tensor, "b d"]:
+        """Embed images in [-1, 1] of any size as z_i, in float32.
+
+        Args:
+            images: resized and cropped as the config says, unless they have the tower's size.
+            normalise: to unit length, as everything of our own expects; Karlo does not.
+        """
+        raw = at_least_float32(self.network.image(self.pixels(images)))
+        return unit(raw) if normalise else raw
+
+    @torch.no_grad()
+    def encode_text(
+        self, captions: Sequence[str], *, normalise: bool = True, warn: bool = True
+    ) -> TextFeatures:
+        """Embed captions, which may be empty.
+
+        Args:
+            captions: of any length; an encoder reads only as many tokens as its context has.
+            normalise: the embeddings to unit length; Karlo does not.
+            warn: of captions that were cut, once for each encoder that cut one (`CaptionCut`).
+        """
+        config = self.config
+        ids, mask, cut = self.tokenizer.encode(captions, config.text.context)
+        caption, caption_mask, caption_cut = self.tokenizer.encode(captions, config.caption_context)
+        if warn:
+            _warn("CLIP's text tower", config.text.context, captions, cut)
+            _warn("the decoder's caption encoder", config.caption_context, captions, caption_cut)
+        mask = mask.to(self._device)
+        raw, states = self.network.text(ids.to(self._device), mask)
+        raw = at_least_float32(raw)
+        return TextFeatures(
+            embedding=unit(raw) if normalise else raw,
+            states=at_least_float32(states),
+            mask=mask,
+            caption=caption.to(self._device),
+            caption_mask=caption_mask.to(self._device),
+        )
+
+    @torch.no_grad()
+    def image_features(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b features"]:
+        """Image features before the projection, in float32: what a linear probe reads (§5.3)."""
+        return at_least_float32(self.network.image.features(self.pixels(images)))
+
+    def pixels(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 size size"]:
+        """Bring images in [-1, 1] to the image tower's size, statistics, device and dtype."""
+        config = self.config
+        images = prepare(
+            images.to(self._device), config.image.size, config.mean, config.std, config.fit
+        )
+        return images.to(self.network.logit_scale.dtype)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.network.logit_scale.device
+
+
+def unit(x: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
+    """Scale to unit length, in float32."""
+    return functional.normalize(at_least_float32(x), dim=-1)
+
+
+def _warn(encoder: str, context: int, captions: Sequence[str], cut: Bool[Tensor, " b"]) -> None:
+    if not cut.any():
+        return
+    first = captions[int(cut.nonzero()[0])]
+    shown = first if len(first) <= 60 else first[:59] + "…"
+    more = f" and {int(cut.sum()) - 1} more" if cut.sum() > 1 else ""
+    warnings.warn(
+        f"{encoder} reads {context} tokens and cut {shown!r}{more}: the rest has no effect on it",
+        CaptionCut,
+        stacklevel=3,
+    )
