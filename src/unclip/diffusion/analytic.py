@@ -40,18 +40,16 @@ def measure_posterior_mse(
 def interpolate_posterior_mse(
     posterior_mse: Float64[Tensor, " k"], measured: Schedule, wanted: Schedule
 ) -> Float64[Tensor, " m"]:
-    """M_t at the levels of ``wanted``, linear in λ between the ``measured`` ones.
+    """M_t at the levels of ``wanted``, linear in t between the ``measured`` ones.
 
     M_t belongs to a level, not to a grid: one measurement serves any number of steps.
     """
-    at, known = wanted.half_log_snr.flip(0), measured.half_log_snr.flip(0)
-    values = posterior_mse.flip(0)
+    at, known = wanted.timesteps.double(), measured.timesteps.double()
     if len(known) == 1:
-        return values.expand(len(at)).clone()
+        return posterior_mse.expand(len(at)).clone()
     right = torch.searchsorted(known, at).clamp(1, len(known) - 1)
-    left = right - 1
-    part = ((at - known[left]) / (known[right] - known[left])).clamp(0, 1)
-    return torch.lerp(values[left], values[right], part).flip(0)
+    part = ((at - known[right - 1]) / (known[right] - known[right - 1])).clamp(0, 1)
+    return torch.lerp(posterior_mse[right - 1], posterior_mse[right], part)
 
 
 def analytic_variance(

@@ -6,7 +6,7 @@ variance sits in its output. It knows no network and no sampler.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -36,7 +36,7 @@ class DiffusionConfig(Config):
     zero_terminal_snr: bool = False
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check(self) -> "DiffusionConfig":
         if self.zero_terminal_snr and self.target == "noise":
             raise ValueError("zero_terminal_snr needs the target 'x0' or 'v', not 'noise'")
         return self

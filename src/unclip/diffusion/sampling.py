@@ -1,6 +1,6 @@
 """One door to all samplers: `SamplingOptions`, and the walk they ask for (§4.2, §4.4, §4.5)."""
 
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -51,7 +51,7 @@ class SamplingOptions(Config):
     artefacts (§2)."""
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check(self) -> "SamplingOptions":
         if isinstance(self.spacing, tuple) and len(self.spacing) != self.steps:
             raise ValueError(f"spacing lists {len(self.spacing)} timesteps, steps is {self.steps}")
         if self.skip >= self.steps:

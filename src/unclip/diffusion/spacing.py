@@ -4,6 +4,7 @@ A single step always visits the noisiest level, since that is where sampling beg
 """
 
 import bisect
+import itertools
 from collections.abc import Sequence
 
 from unclip.diffusion.schedule import Schedule
@@ -43,9 +44,10 @@ def sectioned(total: int, counts: Sequence[int]) -> tuple[int, ...]:
 
     GLIDE's 27 steps are counts 10, 10, 3, 2, 2 of 1000 with 999 replaced by 997 (§1.8).
     """
-    edges = [total * i // len(counts) for i in range(len(counts) + 1)]
-    sections = zip(edges, edges[1:], counts, strict=False)
-    return tuple(start + t for start, end, count in sections for t in strided(end - start, count))
+    size, larger = divmod(total, len(counts))
+    edges = [size * i + min(i, larger) for i in range(len(counts) + 1)]
+    sections = zip(itertools.pairwise(edges), counts, strict=True)
+    return tuple(start + t for (start, end), count in sections for t in strided(end - start, count))
 
 
 def even_log_snr(schedule: Schedule, steps: int) -> tuple[int, ...]:
