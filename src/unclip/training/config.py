@@ -1,0 +1,50 @@
+"""How a stage is trained: the numbers of Table 3 (§1.7) and those the paper leaves out."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from unclip.config import Config
+
+
+class TrainingConfig(Config):
+    """How a stage is trained. Table 3 of the paper has its figures (§1.7)."""
+
+    steps: int = Field(gt=0)
+    """Optimiser steps; the cosine ends there."""
+    batch: int = Field(gt=0)
+    """Images per optimiser step, over all processes and accumulated parts."""
+    accumulate: int = Field(default=1, gt=0)
+    """Parts a process computes its share of the batch in; less memory, same gradient."""
+    lr: float = Field(gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Decoupled; of the weights of linear layers and convolutions only."""
+    warmup: int = Field(default=1000, ge=0)
+    """Steps."""
+    rewarm: int = Field(default=200, ge=0)
+    """Steps of a second warm-up after resuming without the optimiser's state."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    clip_norm: float = Field(default=1.0, ge=0)
+    """Largest norm of the gradient; 0 leaves it alone."""
+    ema_half_life: float | None = Field(default=None, ge=0)
+    """Images; by default 5 % of those of the whole training. 0: no averaging."""
+    ema_ramp: float = Field(default=0.05, gt=0)
+    """The half-life is at most this share of the images seen so far."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Of the computation; weights and optimiser are float32."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, a third more time."""
+    seed: int = 0
+    log_every: int = Field(default=50, gt=0)
+    save_every: int = Field(default=1000, gt=0)
+    preview_every: int = Field(default=1000, gt=0)
+    keep: int = Field(default=1, gt=0)
+    """States to keep; older ones are deleted."""
+
+    @property
+    def half_life(self) -> float:
+        """Half-life of the moving average, in images."""
+        default = 0.05 * self.steps * self.batch
+        return default if self.ema_half_life is None else self.ema_half_life

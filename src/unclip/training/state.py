@@ -1,0 +1,168 @@
+"""The run folder's state: everything a training needs to continue as if never interrupted.
+
+Each state is a folder ``run/state/step-00001200`` written beside and then renamed, the previous
+one being deleted only afterwards, so that a complete one exists after a kill at any moment.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from unclip.errors import CheckpointError
+
+RAW, EMA, OPTIMIZER = "raw.safetensors", "ema.safetensors", "optimizer.safetensors"
+
+
+@dataclass
+class Progress:
+    """How far a training is; written to ``state.json``.
+
+    The loader's position is the step, and random numbers are derived from seed and step, so
+    neither needs a state of its own.
+    """
+
+    step: int = 0
+    """Optimiser steps done."""
+    images: int = 0
+    """Images seen, over all processes."""
+    seconds: float = 0.0
+    """Wall time spent training, over all resumed parts."""
+    rewarmed_at: int | None = None
+    """Step at which the optimiser's state was found missing."""
+    pending: dict[str, float] = field(default_factory=dict)
+    """Sums of losses not yet logged."""
+
+
+def save_state(run: Path, progress: Progress, files: Mapping[str, Mapping[str, Tensor]]) -> Path:
+    """Write one state; ``files`` maps file names to named tensors."""
+    target = state_folder(run, progress.step)
+    if target.exists():  # resumed from it and stopped at once: nothing new
+        return target
+    partial = target.with_name(target.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for name, tensors in files.items():
+        # A copy, since safetensors refuses strided tensors and tensors that share memory.
+        plain = {
+            key: value.detach().to("cpu", copy=True).contiguous() for key, value in tensors.items()
+        }
+        save_file(plain, partial / name)
+        _flush(partial / name)
+    (partial / "state.json").write_text(json.dumps(vars(progress), indent=2) + "\n")
+    _flush(partial / "state.json")
+    partial.rename(target)
+    _flush(target.parent)
+    return target
+
+
+def prune_states(run: Path, keep: int) -> None:
+    """Delete all but the newest ``keep`` states, and what a kill left half-written."""
+    for partial in (run / "state").glob("step-*.partial"):
+        shutil.rmtree(partial)
+    for old in _states(run)[: -max(1, keep)]:
+        # Renamed first, so that a kill in the middle leaves no state that looks complete.
+        dying = old.with_name(old.name + ".partial")
+        old.rename(dying)
+        shutil.rmtree(dying)
+
+
+def latest_state(run: Path) -> Path | None:
+    """Return the newest complete state of a run folder, if it has one."""
+    states = _states(run)
+    return states[-1] if states else None
+
+
+def read_progress(folder: Path) -> Progress:
+    """Read ``state.json``."""
+    try:
+        return Progress(**json.loads((folder / "state.json").read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{folder}/state.json cannot be read: {error}") from None
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a file of tensors."""
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
+
+
+@torch.no_grad()
+def restore_module(module: nn.Module, path: Path) -> None:
+    """Copy weights into ``module``; missing, extra and misshapen keys are errors that name them."""
+    own, tensors = module.state_dict(), read_tensors(path)
+    wrong = [f"{key} is missing" for key in own.keys() - tensors.keys()]
+    wrong += [f"{key} is unknown" for key in tensors.keys() - own.keys()]
+    wrong += [
+        f"{key} has shape {tuple(tensors[key].shape)} instead of {tuple(own[key].shape)}"
+        for key in own.keys() & tensors.keys()
+        if tensors[key].shape != own[key].shape
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise CheckpointError(
+            f"{path} does not fit the stage: {'; '.join(sorted(wrong)[:3])}{more}"
+        )
+    for key, value in own.items():
+        value.copy_(tensors[key])
+
+
+def check_same_stage(run: Path, description: Mapping[str, Any]) -> None:
+    """Refuse to resume a run folder with a stage of another name or config.
+
+    Raises:
+        CheckpointError: naming the fields that differ.
+    """
+    path = run / "config.json"
+    try:
+        found = json.loads(path.read_text())["stage"]
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error!r}") from None
+    differing = list(_differences(found, json.loads(json.dumps(description))))
+    if differing:
+        raise CheckpointError(
+            f"{run} was trained as another stage: {'; '.join(differing)}; choose another run folder"
+        )
+
+
+def _differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in sorted(there.keys() | here.keys()):
+            yield from _differences(there.get(key), here.get(key), f"{name}.{key}".strip("."))
+    elif there != here:
+        yield f"{name} is {there} there, {here} now"
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file beside, then rename it."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    os.replace(partial, path)
+
+
+def state_folder(run: Path, step: int) -> Path:
+    """Where the state after ``step`` steps lies."""
+    return run / "state" / f"step-{step:08d}"
+
+
+def _states(run: Path) -> list[Path]:
+    return sorted(path for path in (run / "state").glob("step-*") if path.suffix != ".partial")
+
+
+def _flush(path: Path) -> None:
+    """Make sure a file or folder reaches the disk before what depends on it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,140 @@
+"""Train a stage: `train` makes ready what the loop needs, for one process or several."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin
+from torch import nn
+
+from unclip.errors import OptionError, TrainingError
+from unclip.runtime import choose_runtime, place
+from unclip.training.config import TrainingConfig
+from unclip.training.loop import Loader, Preview, Training, TrainingReport
+from unclip.training.objectives import Objective, own_loss
+from unclip.training.state import check_same_stage, latest_state, write_json
+from unclip.training.watch import Stop
+from unclip.types import Batch
+
+Resume = Literal["auto", "always", "never"]
+
+
+def train(
+    stage: nn.Module,
+    loader: Loader,
+    config: TrainingConfig,
+    run: Path | str,
+    *,
+    conditioner: Callable[[Batch], Batch] | None = None,
+    objective: Objective = own_loss,
+    preview: Preview | None = None,
+    tracker: str | None = None,
+    max_minutes: float | None = None,
+    max_steps: int | None = None,
+    resume: Resume = "auto",
+    device: str | None = None,
+    compile: bool | None = None,
+) -> TrainingReport:
+    """Train ``stage`` in place, or continue to.
+
+    Args:
+        stage: any stage of the package; fine-tuning is passing one with loaded weights.
+        loader: see `Loader`; every process brings its own.
+        config: how to train.
+        run: folder of this training. ``run/<stage.name>`` becomes the usable checkpoint,
+            ``run/state`` holds what resuming needs, ``run/log.jsonl`` and ``run/previews`` tell.
+        conditioner: fills in what the stage is conditioned on; see `FrozenClip`.
+        objective: what to minimise, if not the stage's own loss.
+        preview: called every ``preview_every`` steps, for ``run/previews``.
+        tracker: an accelerate tracker, such as ``tensorboard``; files go to the run folder.
+        max_minutes: stop, with a checkpoint, after so much wall time.
+        max_steps: stop, with a checkpoint, after so many steps of this call.
+        resume: ``auto`` continues what the folder holds, ``always`` insists on it, ``never``
+            refuses a folder that holds a training.
+        device: as in `choose_runtime`.
+        compile: as in `choose_runtime`.
+
+    Raises:
+        TrainingError: nothing to resume, an unfit batch, or a loss that is not finite.
+        CheckpointError: the run folder holds another stage, or damaged files.
+    """
+    runtime = choose_runtime(device, config.precision, compile)
+    accelerator = Accelerator(
+        mixed_precision="no",  # the runtime decides, and autocasts around the objective
+        cpu=runtime.device.type == "cpu",
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+        log_with=tracker,
+        project_dir=str(run),
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
+    stop = Stop(accelerator, max_minutes)
+    runtime = replace(runtime, device=accelerator.device)
+    place(stage, replace(runtime, compile=False), training=True)
+    if config.gradient_checkpointing:
+        _checkpoint_gradients(stage)
+    state = _open_run(accelerator, Path(run), stage, config, resume)
+    training = Training(
+        stage, config, Path(run), accelerator, runtime, state, conditioner, objective, preview
+    )
+    with stop.listening(), _tracking(accelerator, tracker, stage, config), closing(training):
+        return training.loop(loader, stop, max_steps)
+
+
+def _open_run(
+    accelerator: Accelerator, run: Path, stage: Any, config: TrainingConfig, resume: Resume
+) -> Path | None:
+    """Prepare the run folder; return the state to continue from, if any."""
+    state = latest_state(run)
+    if state is None and resume == "always":
+        raise TrainingError(f"{run} holds no training to resume")
+    if state is not None and resume == "never":
+        raise TrainingError(f"{run} holds a training already; resume it or choose another folder")
+    description = {"name": stage.name, "config": stage.config.model_dump(mode="json")}
+    if state is not None:
+        check_same_stage(run, description)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        run.mkdir(parents=True, exist_ok=True)
+        training = config.model_dump(mode="json")
+        write_json(run / "config.json", {"training": training, "stage": description})
+    return state
+
+
+@contextmanager
+def _tracking(
+    accelerator: Accelerator, tracker: str | None, stage: Any, config: TrainingConfig
+) -> Iterator[None]:
+    if tracker is None:
+        yield
+        return
+    flat = _flat({"training": config.model_dump(), "stage": stage.config.model_dump()})
+    accelerator.init_trackers(f"{stage.name}-{tracker}", config=flat)
+    if accelerator.is_main_process and not accelerator.trackers:
+        raise OptionError(f"tracker {tracker!r} is not installed")
+    try:
+        yield
+    finally:
+        accelerator.end_training()
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values under dotted names; what is no number, text or switch, as text."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            plain = isinstance(value, bool | int | float | str)
+            flat[prefix + name] = value if plain else str(value)
+    return flat
+
+
+def _checkpoint_gradients(stage: nn.Module) -> None:
+    able = [module for module in stage.modules() if hasattr(module, "gradient_checkpointing")]
+    if not able:
+        raise OptionError(f"gradient_checkpointing: no network of the {stage.name} supports it")
+    for module in able:
+        module.gradient_checkpointing = True  # type: ignore[assignment]
