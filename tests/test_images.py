@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -120,6 +120,7 @@ def test_own_limit() -> None:
         images.decode(data, max_pixels=399)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_damaged_files_raise_nothing_but_image_errors(data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP"]))
@@ -191,6 +192,7 @@ recipes = st.dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(recipes)
 def test_recipe_round_trip(tmp_path_factory: pytest.TempPathFactory, recipe: dict) -> None:
     path = tmp_path_factory.mktemp("png") / "빨간 사과.png"

@@ -4,7 +4,7 @@ Knows nothing of files, shuffling, tensors or training. A source of your own nee
 only; `BatchSource` is its fast path for images that are composed instead of read.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -106,14 +106,23 @@ class BatchSource(Source, Protocol):
         ...
 
 
+class Streamed(NamedTuple):
+    """One item of a stream. Unusable samples are items too: they keep their place."""
+
+    epoch: int
+    sample: Sample | BadSample
+
+
 @runtime_checkable
 class StreamSource(Protocol):
     """Samples that can only be read one after the other, such as shards behind a URL."""
 
-    def stream(self, seed: int, epoch: int, skip: int = 0) -> Iterator[Sample | BadSample]:
-        """Yield the samples of an epoch, in an order that depends on ``(seed, epoch)`` alone.
+    def stream(self, seed: int, start: int = 0) -> Generator[Streamed, None, None]:
+        """Yield epoch after epoch without end, in an order that depends on ``seed`` alone.
 
-        Unusable samples are yielded as `BadSample`, in their place. The first ``skip`` items
-        are left out, as cheaply as the source can.
+        The first ``start`` items are left out, as cheaply as the source can.
+
+        Raises:
+            DataError: an epoch had no usable sample.
         """
         ...
