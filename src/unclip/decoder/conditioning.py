@@ -1,0 +1,201 @@
+"""How z_i and the caption reach the decoder's U-Net, and what stands in for one that is dropped.
+
+Each part gives a `Guide`: something for the time embedding and tokens to attend to (§1.5).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Bool, Float
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from unclip.config import Config
+from unclip.decoder.caption_encoder import CaptionEncoder, CaptionEncoderConfig
+from unclip.types import TextFeatures
+
+
+class ClipStatesConfig(Config):
+    """Captions as the states of the frozen CLIP text tower, Karlo's way."""
+
+    kind: Literal["clip_states"] = "clip_states"
+    states: int
+    """Width f of CLIP's text states."""
+    unconditional: Literal["learned", "stored"] = "learned"
+    """What a dropped caption becomes: trained vectors, or CLIP's encoding of the empty prompt."""
+    unconditional_tokens: int = Field(default=1, ge=1)
+    """How many states that has; 2 for the empty prompt, [SOT] and [EOT]."""
+
+
+class NoTextConfig(Config):
+    """A decoder that sees z_i alone."""
+
+    kind: Literal["none"] = "none"
+
+
+TextConfig = CaptionEncoderConfig | ClipStatesConfig | NoTextConfig
+
+
+class ImageEmbeddingConfig(Config):
+    """How z_i enters."""
+
+    tokens: int = Field(default=4, ge=1)
+    """How many context tokens it becomes, besides joining the time embedding."""
+    token_order: Literal["token_major", "channel_major"] = "token_major"
+    """How the projection is cut into tokens: one after the other, or interleaved as in Karlo."""
+    scale: float | None = Field(default=None, gt=0)
+    """Factor on embeddings of either kind; None for §1.2's 0.5375·√d. Karlo's is 1."""
+    null: Literal["learned", "zeros"] = "learned"
+    """What a dropped z_i becomes."""
+
+
+@dataclass(frozen=True)
+class Guide:
+    """What one source of conditioning adds."""
+
+    embedding: Float[Tensor, "b e"]
+    """To the time embedding."""
+    tokens: Float[Tensor, "b k width"]
+    """To the context of joint attention."""
+    mask: Bool[Tensor, "b k"]
+    """True at tokens that may be attended to."""
+
+    def joined(self, other: "Guide") -> "Guide":
+        """Both: embeddings added, tokens of ``self`` first."""
+        return Guide(
+            self.embedding + other.embedding,
+            torch.cat([self.tokens, other.tokens], dim=1),
+            torch.cat([self.mask, other.mask], dim=1),
+        )
+
+
+class ImageGuidance(nn.Module):
+    """z_i, scaled -> Linear to the time embedding, and Linear to a few tokens.
+
+    One mask drops it from both paths: a null vector takes its place before either.
+    """
+
+    def __init__(
+        self, config: ImageEmbeddingConfig, embedding: int, time_width: int, context_width: int
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.size = embedding
+        self.scale = config.scale or unit_scale(embedding)
+        self.null = nn.Parameter(torch.zeros(embedding)) if config.null == "learned" else None
+        self.to_time = nn.Linear(embedding, time_width)
+        self.to_tokens = nn.Linear(embedding, config.tokens * context_width)
+
+    def forward(
+        self, image_embedding: Float[Tensor, "b d"] | None, dropped: Bool[Tensor, " b"]
+    ) -> Guide:
+        """Project z_i; None drops it everywhere."""
+        weight = self.to_time.weight
+        null = weight.new_zeros(self.size) if self.null is None else self.null
+        if image_embedding is None:
+            z = repeat(null, "d -> b d", b=len(dropped))
+        else:
+            z = (self.scale * image_embedding).to(weight.dtype)
+            z = torch.where(rearrange(dropped, "b -> b 1"), null, z)
+        interleaved = self.config.token_order == "channel_major"
+        pattern = "b (c k) -> b k c" if interleaved else "b (k c) -> b k c"
+        tokens = rearrange(self.to_tokens(z), pattern, k=self.config.tokens)
+        mask = dropped.new_ones(tokens.shape[:2])
+        return Guide(self.to_time(z), tokens, mask)
+
+
+class CaptionGuidance(nn.Module):
+    """The paper's caption encoder: its last state to the time embedding, all states as tokens."""
+
+    def __init__(self, config: CaptionEncoderConfig, time_width: int) -> None:
+        super().__init__()
+        self.encoder = CaptionEncoder(config)
+        self.to_time = nn.Linear(config.transformer.width, time_width)
+
+    def forward(self, text: TextFeatures | None, dropped: Bool[Tensor, " b"]) -> Guide:
+        """Encode captions; a dropped one is the empty caption."""
+        if text is None:
+            ids = torch.zeros(len(dropped), 0, dtype=torch.long, device=dropped.device)
+            mask = ids.bool()
+        else:
+            ids, mask = text.caption, text.caption_mask & ~rearrange(dropped, "b -> b 1")
+        states = self.encoder(ids, mask)
+        # Padding has learned embeddings (see `CaptionEncoder`), which are there to be read.
+        everything = dropped.new_ones(states.shape[:2])
+        return Guide(self.to_time(states[:, -1]), states, everything)
+
+
+class ClipStatesGuidance(nn.Module):
+    """CLIP's text embedding to the time embedding, its text states as tokens (Karlo)."""
+
+    null_embedding: Tensor
+    null_states: Tensor
+
+    def __init__(
+        self, config: ClipStatesConfig, embedding: int, scale: float, time_width: int, width: int
+    ) -> None:
+        super().__init__()
+        self.scale = scale
+        self.stored = config.unconditional == "stored"
+        self.to_time = nn.Linear(embedding, time_width)
+        self.to_tokens = nn.Linear(config.states, width)
+        self.norm = nn.LayerNorm(width)
+        shape = (config.unconditional_tokens, config.states)
+        if self.stored:
+            # NaN until `store`, so that forgetting it cannot pass for a model.
+            self.register_buffer("null_embedding", torch.full((embedding,), torch.nan))
+            self.register_buffer("null_states", torch.full(shape, torch.nan))
+        else:
+            self.null_embedding = nn.Parameter(torch.randn(embedding) * embedding**-0.5)
+            self.null_states = nn.Parameter(torch.randn(shape))
+
+    def store(self, empty: TextFeatures) -> None:
+        """Keep CLIP's encoding of the empty prompt, the first row of ``empty``."""
+        assert self.stored, "a learned null is trained, not stored"
+        self.null_embedding.copy_(empty.embedding[0])
+        self.null_states.copy_(empty.states[0][empty.mask[0]])
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to stand in for a dropped caption."""
+        return bool(self.null_states.isfinite().all() & self.null_embedding.isfinite().all())
+
+    def forward(self, text: TextFeatures | None, dropped: Bool[Tensor, " b"]) -> Guide:
+        """Project text features; dropped ones are replaced, states and embedding together."""
+        weight = self.to_time.weight
+        tokens = len(self.null_states)
+        length = tokens if text is None else max(tokens, text.states.shape[1])
+        states = pad(self.null_states, (0, 0, 0, length - tokens))
+        mask = torch.arange(length, device=dropped.device) < tokens
+        embedding = self.null_embedding
+        if text is None:
+            embedding, states, mask = (
+                part.expand(len(dropped), *part.shape) for part in (embedding, states, mask)
+            )
+        else:
+            missing = length - text.states.shape[1]
+            row = rearrange(dropped, "b -> b 1")
+            embedding = torch.where(row, embedding, text.embedding)
+            states = torch.where(row[..., None], states, pad(text.states, (0, 0, 0, missing)))
+            mask = torch.where(row, mask, pad(text.mask, (0, missing)))
+        return Guide(
+            self.to_time((self.scale * embedding).to(weight.dtype)),
+            self.norm(self.to_tokens(states.to(weight.dtype))),
+            mask,
+        )
+
+
+class NoText(nn.Module):
+    """No text conditioning."""
+
+    def forward(self, text: TextFeatures | None, dropped: Bool[Tensor, " b"]) -> None:
+        """Add nothing."""
+        del text, dropped
+
+
+def unit_scale(embedding: int) -> float:
+    """0.5375·√d: gives unit vectors of size d components as large as those of images (§1.2)."""
+    return 0.5375 * embedding**0.5

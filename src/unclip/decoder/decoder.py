@@ -1,0 +1,196 @@
+"""The decoder (§1.5): from an image embedding z_i, and a caption or none, to a small image.
+
+Binds network, diffusion and conditioning. It knows no CLIP: z_i and text features come with the
+batch.
+"""
+
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Float
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from unclip.config import Config
+from unclip.decoder.conditioning import ClipStatesGuidance
+from unclip.decoder.network import Condition, DecoderNetwork, DecoderNetworkConfig
+from unclip.diffusion.guidance import guided
+from unclip.diffusion.losses import diffusion_loss
+from unclip.diffusion.process import DiffusionConfig, Network, Process
+from unclip.diffusion.sampling import SamplingOptions, invert, sample
+from unclip.errors import CheckpointError
+from unclip.randomness import Randomness
+from unclip.types import Batch, Losses, Sampling, TextFeatures
+
+RGB = 3
+
+
+class DecoderConfig(Config):
+    """The decoder; all defaults are the paper's."""
+
+    size: int = 64
+    """Side of its images, in pixels."""
+    network: DecoderNetworkConfig
+    diffusion: DiffusionConfig = DiffusionConfig(target="noise", variance="learned_range")
+    image_drop: float = Field(default=0.1, ge=0, le=1)
+    """How often training hides z_i, from both its paths."""
+    text_drop: float = Field(default=0.5, ge=0, le=1)
+    """How often training hides the caption, independently."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "DecoderConfig":
+        unet = self.network.unet
+        outputs = RGB * Process(self.diffusion).outputs
+        if (unet.in_channels, unet.out_channels) != (RGB, outputs):
+            raise ValueError(
+                f"network.unet has {unet.in_channels} channels in and {unet.out_channels} out; "
+                f"with variance {self.diffusion.variance!r} set in_channels={RGB} and "
+                f"out_channels={outputs}"
+            )
+        if self.size % unet.stride:
+            raise ValueError(f"size {self.size} is not a multiple of the U-Net's {unet.stride}")
+        return self
+
+
+class Decoder(nn.Module):
+    """P(x | z_i, y) as a diffusion model; either condition may be missing."""
+
+    name: ClassVar[str] = "decoder"
+    needs: ClassVar[frozenset[str]] = frozenset({"images", "image_embedding", "text"})
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.network = DecoderNetwork(config.network)
+        self.process = Process(config.diffusion)
+
+    def forward(self, batch: Batch, randomness: Randomness) -> Losses:
+        """Diffusion loss (hybrid with a learned variance), z_i and caption dropped at random."""
+        images = batch.images
+        assert images is not None
+        assert images.shape[1:] == (RGB, self.config.size, self.config.size)
+        drop_image, drop_text = self.draw_drops(randomness)
+        condition = self.network.condition(
+            batch.image_embedding,
+            batch.text,
+            drop_image.to(images.device),
+            drop_text.to(images.device),
+        )
+        return diffusion_loss(self.process, self._bind(condition), images, randomness)
+
+    def draw_drops(self, randomness: Randomness) -> tuple[Bool[Tensor, " b"], Bool[Tensor, " b"]]:
+        """Which samples lose z_i, and which, independently, their caption."""
+        drop_image = randomness.uniform() < self.config.image_drop
+        return drop_image, randomness.uniform() < self.config.text_drop
+
+    def sample(
+        self,
+        image_embedding: Float[Tensor, "b d"] | None,
+        text: TextFeatures | None,
+        options: SamplingOptions,
+        randomness: Randomness,
+        *,
+        x_T: Float[Tensor, "b 3 h w"] | None = None,
+    ) -> Sampling:
+        """Draw an image for each sample of ``randomness``.
+
+        Args:
+            image_embedding: z_i; None leaves it out, so that the caption alone decides.
+            text: captions; None leaves them out.
+            options: how to walk, and the guidance scale. The unconditional pass has neither.
+            randomness: draws x_T and the noise of stochastic samplers.
+            x_T: start from this instead, such as what `invert` found.
+
+        Returns:
+            Images [b 3 h w] in float32, near [-1, 1]; the sampler's clipping keeps x̂0 inside.
+
+        Raises:
+            OptionError: options that do not fit the process.
+            CheckpointError: the checkpoint lacks the encoding of the empty prompt.
+        """
+        noise = randomness.normal(RGB, self.config.size, self.config.size) if x_T is None else x_T
+        noise = noise.to(self.device)
+        network = self._denoiser(image_embedding, text, len(noise), options)
+        return (
+            yield from sample(self.process, network, noise, options, randomness, stage=self.name)
+        )
+
+    def invert(
+        self,
+        images: Float[Tensor, "b 3 h w"],
+        image_embedding: Float[Tensor, "b d"] | None,
+        text: TextFeatures | None,
+        options: SamplingOptions,
+    ) -> Sampling:
+        """Find the x_T from which DDIM with these options makes ``images`` (§2).
+
+        Returns:
+            x_T [b 3 h w]. Guidance should be 1: with it the way back is not the way there.
+        """
+        network = self._denoiser(image_embedding, text, len(images), options)
+        x0 = images.to(self.device)
+        return (yield from invert(self.process, network, x0, options, stage=self.name))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
+    def _bind(self, condition: Condition) -> Network:
+        return lambda x_t, t: self.network(x_t, t, condition)
+
+    def _denoiser(
+        self,
+        image_embedding: Float[Tensor, "b d"] | None,
+        text: TextFeatures | None,
+        count: int,
+        options: SamplingOptions,
+    ) -> Network:
+        """The network with its condition bound, computed once, and guidance applied."""
+        self._check_stored(unconditional=text is None or options.guidance != 1)
+        device = self.device
+        if image_embedding is not None:
+            image_embedding = image_embedding.to(device)
+        text = text.to(device) if text is not None else None
+        dropped = torch.zeros(count, dtype=torch.bool, device=device)
+        if options.guidance == 1:
+            return self._inference(self._condition(image_embedding, text, dropped))
+        both = self._condition(
+            None if image_embedding is None else image_embedding.repeat(2, 1),
+            None if text is None else text.take(torch.arange(count).repeat(2)),
+            torch.cat([dropped, ~dropped]),
+        )
+        return guided(
+            self._inference(both.first(count)),
+            self._inference(both),
+            options.guidance,
+            options.guidance_interval,
+            mixed=RGB,
+            total=self.process.config.steps,
+        )
+
+    @torch.no_grad()
+    def _condition(
+        self,
+        image_embedding: Float[Tensor, "b d"] | None,
+        text: TextFeatures | None,
+        dropped: Bool[Tensor, " b"],
+    ) -> Condition:
+        return self.network.condition(image_embedding, text, dropped, dropped)
+
+    def _inference(self, condition: Condition) -> Network:
+        bound = self._bind(condition)
+
+        @torch.no_grad()
+        def network(x_t: Tensor, t: Tensor) -> Tensor:
+            return bound(x_t, t)
+
+        return network
+
+    def _check_stored(self, unconditional: bool) -> None:
+        text = self.network.text
+        if unconditional and isinstance(text, ClipStatesGuidance) and not text.ready:
+            raise CheckpointError(
+                "the decoder has no encoding of the empty prompt; give it to "
+                "network.text.store, or build the decoder with learned nulls"
+            )
