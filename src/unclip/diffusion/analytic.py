@@ -57,4 +57,6 @@ def analytic_variance(
 ) -> Float64[Tensor, " k"]:
     """σ² = β̃ + (√ᾱ_p β / (1−ᾱ))² M_t, kept within its bounds β̃ and β/(1−β) (§4.4)."""
     variance = grid.posterior_variance + grid.posterior_x0_scale.square() * posterior_mse
-    return variance.clamp(min=grid.posterior_variance, max=grid.beta / (1 - grid.beta))
+    return variance.clamp(
+        min=grid.posterior_variance, max=grid.beta * grid.previous_alpha_bar / grid.alpha_bar
+    )

@@ -75,7 +75,8 @@ class Schedule:
     @property
     def posterior_x_t_scale(self) -> Float64[Tensor, " k"]:
         """Factor of x_t in the mean of q(x_{t−1} | x_t, x0) (§4.2)."""
-        return (1 - self.beta).sqrt() * (1 - self.previous_alpha_bar) / (1 - self.alpha_bar)
+        previous = self.previous_alpha_bar
+        return (self.alpha_bar / previous).sqrt() * (1 - previous) / (1 - self.alpha_bar)
 
     @property
     def log_beta(self) -> Float64[Tensor, " k"]:
