@@ -258,13 +258,31 @@ def test_overfits_one_batch(text):
     batch = batch_of(images)
     optimizer = torch.optim.Adam(decoder.parameters(), lr=3e-3)
     losses = []
-    for _ in range(250):
+    for _ in range(50):
         optimizer.zero_grad()
         loss = decoder(batch, Randomness(range(4)))["loss"]
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert min(losses[-10:]) < 0.02 * losses[0]
+    assert losses[-1] < 0.02 * losses[0]
+
+
+def test_patches_fit_a_batch_too():
+    """The patch variant trains, and samples images of full resolution."""
+    torch.manual_seed(0)
+    patched = config(NoTextConfig()).override({"network.unet.patch": "2", "size": "16"})
+    decoder = Decoder(patched)
+    batch = batch_of(torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1)
+    optimizer = torch.optim.Adam(decoder.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(50):
+        optimizer.zero_grad()
+        loss = decoder(batch, Randomness(range(2)))["loss"]
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.02 * losses[0]
+    assert draw(decoder, embeddings(3), None).shape == (3, 3, 16, 16)
 
 
 def test_every_parameter_is_trained():
@@ -367,31 +385,28 @@ def test_inversion_finds_the_noise(decoder):
 def test_two_colours_are_reproduced():
     """P(x | z_i) of uniform red and blue images: each embedding gets its colour."""
     torch.manual_seed(0)
-    decoder = Decoder(
-        config(
-            NoTextConfig(),
-            diffusion=DiffusionConfig(variance="learned_range"),
-        )
-    )
+    # x0 as the target: the quickest to learn a flat colour.
+    diffusion = DiffusionConfig(target="x0", variance="learned_range")
+    decoder = Decoder(config(NoTextConfig(), diffusion=diffusion))
     colours = torch.tensor([[0.8, -0.6, -0.6], [-0.6, -0.4, 0.8]])
     z = embeddings(2)
-    pick = torch.arange(32) % 2
+    pick = torch.arange(16) % 2
     batch = Batch(
-        keys=tuple("ab" * 16),
+        keys=tuple("ab" * 8),
         images=colours[pick][:, :, None, None].expand(-1, -1, 8, 8).contiguous(),
         image_embedding=z[pick],
     )
-    optimizer = torch.optim.Adam(decoder.parameters(), lr=2e-3)
-    for step in range(250):
+    optimizer = torch.optim.Adam(decoder.parameters(), lr=2e-3, betas=(0.9, 0.99))
+    for step in range(100):
         optimizer.zero_grad()
-        decoder(batch, Randomness.for_step(0, step, 0, 32))["loss"].backward()
+        decoder(batch, Randomness.for_step(0, step, 0, 16))["loss"].backward()
         optimizer.step()
     decoder.eval()
     for options in ({"sampler": "dpm++", "steps": 12}, {"sampler": "ancestral", "steps": 40}):
         images = draw(decoder, z[torch.tensor([0, 1, 1, 0])], None, seeds=range(4), **options)
         expected = colours[torch.tensor([0, 1, 1, 0])]
-        assert (images.mean(dim=(2, 3)) - expected).abs().max() < 0.15
-        assert images.std(dim=(2, 3)).max() < 0.15
+        assert (images.mean(dim=(2, 3)) - expected).abs().max() < 0.1
+        assert images.std(dim=(2, 3)).max() < 0.1
 
 
 @pytest.mark.parametrize(
