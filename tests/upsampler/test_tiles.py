@@ -59,6 +59,23 @@ def test_a_network_that_sees_further_is_not():
     assert (blended - network(inputs)).abs().max() > 1e-2
 
 
+def test_tiles_that_disagree_are_blended_smoothly():
+    """A network that subtracts its picture's mean: each tile of a ramp is off by its own amount.
+
+    The disagreement of neighbours, 12/96, is spread over half of the overlap of 12 pixels by a
+    raised cosine, whose steepest step is π/2 times its mean one.
+    """
+    ramp = (torch.arange(96) / 96).expand(1, 1, 96, 96)
+
+    def network(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return x - x.mean((2, 3), keepdim=True)
+
+    out = tiled(network, size=24, overlap=12)(ramp, t_of(ramp))
+    steps = (out[..., 1:] - out[..., :-1]).abs()
+    assert steps.max() < 1 / 96 + 12 / 96 / 6 * torch.pi / 2
+    assert steps.max() > 1 / 96 + 1e-3
+
+
 def test_tiles_are_small_and_a_fitting_image_is_not_cut():
     seen = []
 

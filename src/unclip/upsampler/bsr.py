@@ -31,21 +31,21 @@ class Bsr(Config):
     """
 
     kind: Literal["bsr"] = "bsr"
-    probability: float = Field(1.0, ge=0.0, le=1.0)
+    probability: float = Field(default=1.0, ge=0.0, le=1.0)
     """Per image."""
-    halve_probability: float = Field(0.25, ge=0.0, le=1.0)
+    halve_probability: float = Field(default=0.25, ge=0.0, le=1.0)
     """Of halving the image first, when the factor is 4."""
-    blurs: int = Field(1, ge=0)
-    width: float = Field(0.25, gt=0.0)
+    blurs: int = Field(default=1, ge=0)
+    width: float = Field(default=0.25, gt=0.0)
     """On the paper's greatest widths for factor s: σ ≤ 2 + s/5 for an isotropic kernel,
     variances ≤ 4 + s along the axes of an anisotropic one. 1 is the original BSRGAN."""
     isotropic_kernel: tuple[int, int] = (5, 7)
     anisotropic_kernel: tuple[int, int] = (5, 14)
-    nearest_probability: float = Field(0.2, ge=0.0, le=1.0)
+    nearest_probability: float = Field(default=0.2, ge=0.0, le=1.0)
     """Of a first downsampling by blur and decimation rather than a random resize."""
     noise_level: tuple[int, int] = (1, 2)
     """Standard deviation of the noise, out of 255."""
-    jpeg_probability: float = Field(0.9, ge=0.0, le=1.0)
+    jpeg_probability: float = Field(default=0.9, ge=0.0, le=1.0)
     """Of the JPEG among the shuffled stages; the final one always happens."""
     jpeg_quality: tuple[int, int] = (80, 95)
 

@@ -30,8 +30,8 @@ class Blur(Config):
     """Gaussian blur of the low-res image: the first upsampler's (paper: 3×3, σ 0.6)."""
 
     kind: Literal["blur"] = "blur"
-    kernel: int = Field(3, ge=1)
-    sigma: float = Field(0.6, gt=0.0)
+    kernel: int = Field(default=3, ge=1)
+    sigma: float = Field(default=0.6, gt=0.0)
     """In low-res pixels."""
     probability: Fraction = 0.5
     """Per image; the paper does not say, half is what cascaded diffusion (2106.15282) does."""

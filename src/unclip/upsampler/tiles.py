@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import pad
 
 Network = Callable[[Tensor, Tensor], Tensor]
 """(inputs [b c h w], t [b]) -> outputs [b k h w]."""
@@ -49,6 +50,24 @@ def tiled(network: Network, size: int, overlap: int, multiple: int = 1) -> Netwo
                 total[..., top:bottom, left:right] += output.float() * weight
         assert total is not None
         return total
+
+    return run
+
+
+def padded(network: Network, multiple: int) -> Network:
+    """Wrap ``network`` so that sides need not be multiples of ``multiple``.
+
+    Images are continued to the right and below, mirrored, and the output is cut back.
+    """
+
+    def run(inputs: Float[Tensor, "b c h w"], t: Tensor) -> Float[Tensor, "b k h w"]:
+        height, width = inputs.shape[-2:]
+        right, below = -width % multiple, -height % multiple
+        if not right and not below:
+            return network(inputs, t)
+        # An image smaller than what is missing cannot be mirrored; its edge is repeated.
+        mode = "reflect" if right < width and below < height else "replicate"
+        return network(pad(inputs, (0, right, 0, below), mode=mode), t)[..., :height, :width]
 
     return run
 
