@@ -11,6 +11,7 @@ from unclip.errors import OptionError
 from unclip.nn.transformer import TransformerConfig
 from unclip.prior.conditioning import pad
 from unclip.prior.network import EXTRA, PriorNetwork, PriorNetworkConfig
+from unclip.prior.space import EmbeddingSpace
 from unclip.types import TextFeatures
 
 D, F, CONTEXT = 24, 24, 10
@@ -27,9 +28,12 @@ KARLO = PriorNetworkConfig(
     transformer=TransformerConfig(width=2048, depth=20, heads=32),
     unconditional="stored",
     unconditional_tokens=2,
-    scaling="standardised",
     text_scale=1,
 )
+
+
+STATISTICS = {"clip_mean": torch.zeros(1, D), "clip_std": torch.ones(1, D)}
+"""Part of diffusers' network, of our stage."""
 
 
 def randomise(module: torch.nn.Module, seed: int = 0) -> None:
@@ -92,8 +96,6 @@ def as_diffusers(weights: dict[str, Tensor]) -> dict[str, Tensor]:
                     renamed[f"{prefix}.attn1.to_{name}.{kind}"] = third
             else:
                 renamed[f"{prefix}.{block[layer]}.{kind}"] = value
-        elif parts[0] == "space":
-            renamed[f"clip_{parts[1]}"] = value[None]
         elif key == "final":
             renamed["prd_embedding"] = value[None, None]
         elif key == "positions":
@@ -108,9 +110,7 @@ def as_diffusers(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 )
 @pytest.mark.parametrize("t", [0, 500, 999])
 def test_agrees_with_diffusers(dtype: torch.dtype, tolerance: float, t: int) -> None:
-    ours = network(SMALL.model_copy(update={"scaling": "standardised", "text_scale": 1}))
-    ours = ours.to(dtype)
-    ours.space.measure(torch.randn(8, D))
+    ours = network(SMALL.model_copy(update={"text_scale": 1})).to(dtype)
     theirs = PriorTransformer(
         num_attention_heads=2,
         attention_head_dim=32,
@@ -119,7 +119,7 @@ def test_agrees_with_diffusers(dtype: torch.dtype, tolerance: float, t: int) -> 
         num_embeddings=CONTEXT,
     )
     theirs = theirs.to(dtype).eval()
-    theirs.load_state_dict(as_diffusers(ours.state_dict()))
+    theirs.load_state_dict(as_diffusers(ours.state_dict()) | STATISTICS)
     lengths = [1, 2, 5, CONTEXT]
     text, (x_t, _, none) = features(lengths), inputs(len(lengths))
     with torch.no_grad():
@@ -134,9 +134,10 @@ def test_agrees_with_diffusers(dtype: torch.dtype, tolerance: float, t: int) -> 
 def test_karlos_layout_has_its_parameters_and_tensors() -> None:
     with torch.device("meta"):
         ours, theirs = PriorNetwork(KARLO), PriorTransformer()
-    statistics = sum(table.numel() for table in ours.space.buffers())
-    assert sum(p.numel() for p in ours.parameters()) + statistics == 1_022_030_080
-    renamed = as_diffusers(ours.state_dict())
+        space = EmbeddingSpace("standardised", 768)
+    statistics = {f"clip_{name}": table[None] for name, table in space.state_dict().items()}
+    renamed = as_diffusers(ours.state_dict()) | statistics
+    assert sum(tensor.numel() for tensor in renamed.values()) == 1_022_030_080
     assert len(renamed) == 338
     assert {k: v.shape for k, v in renamed.items()} == {
         k: v.shape for k, v in theirs.state_dict().items()
@@ -283,3 +284,12 @@ def test_learned_nulls_are_trained_both_together() -> None:
     for null in (built.unconditional.embedding, built.unconditional.states):
         assert null.grad is not None
         assert null.grad.any()
+
+
+def test_zt_enters_with_components_of_the_size_of_pixels() -> None:
+    scaled, plain = network(), network(SMALL.model_copy(update={"text_scale": 1}))
+    text, arguments = features([3, 4]), inputs(2)
+    larger = replace(text, embedding=text.embedding * 0.5375 * D**0.5)
+    with torch.no_grad():
+        expected = plain(*arguments[:2], larger, arguments[2])
+        torch.testing.assert_close(scaled(*arguments[:2], text, arguments[2]), expected)

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from unclip.prior.space import EmbeddingSpace
+from unclip.prior.space import EmbeddingSpace, unit_scale
 
 
 def test_the_papers_constant() -> None:
-    assert EmbeddingSpace("constant", 1024).scale == pytest.approx(17.2)
+    assert unit_scale(1024) == pytest.approx(17.2)
     unit = torch.nn.functional.normalize(torch.randn(5, 768), dim=-1)
     assert EmbeddingSpace("constant", 768).encode(unit).square().mean() == pytest.approx(0.5375**2)
 

@@ -6,6 +6,7 @@ It does not know how the noise was added, nor where its text features come from.
 import torch
 from einops import repeat
 from jaxtyping import Bool, Float, Int
+from pydantic import Field
 from torch import Tensor, nn
 
 from unclip.config import Config
@@ -13,7 +14,7 @@ from unclip.errors import OptionError
 from unclip.nn.layers import TimeEmbedding
 from unclip.nn.transformer import Transformer, TransformerConfig, causal_mask, key_mask
 from unclip.prior.conditioning import Unconditional, UnconditionalKind
-from unclip.prior.space import EmbeddingSpace, Scaling
+from unclip.prior.space import unit_scale
 from unclip.types import TextFeatures
 
 EXTRA = 4
@@ -34,8 +35,7 @@ class PriorNetworkConfig(Config):
     """Whether a position sees only those before it, as in the paper."""
     unconditional: UnconditionalKind = "learned"
     unconditional_tokens: int = 1
-    scaling: Scaling = "constant"
-    text_scale: float | None = None
+    text_scale: float | None = Field(default=None, gt=0)
     """Factor on z_t before its projection; None for §1.2's 0.5375·√d. Karlo's is 1."""
 
 
@@ -51,8 +51,7 @@ class PriorNetwork(nn.Module):
         super().__init__()
         self.config = config
         width = config.transformer.width
-        self.space = EmbeddingSpace(config.scaling, config.embedding)
-        self.text_scale = self.space.scale if config.text_scale is None else config.text_scale
+        self.text_scale = config.text_scale or unit_scale(config.embedding)
         self.unconditional = Unconditional(
             config.unconditional, config.unconditional_tokens, config.embedding, config.text_width
         )
@@ -73,10 +72,10 @@ class PriorNetwork(nn.Module):
         text: TextFeatures,
         dropped: Bool[Tensor, " b"],
     ) -> Float[Tensor, "b d"]:
-        """Predict the clean image embedding, in the units of ``x_t`` and the weights' dtype.
+        """Predict the clean image embedding, in the units of ``x_t``, in the weights' dtype.
 
         Args:
-            x_t: noised image embedding in the prior's `EmbeddingSpace`.
+            x_t: noised image embedding, with components of the size of pixels in [-1, 1].
             t: original timestep, 0 … T-1.
             text: text embedding, states and mask; the token ids are not read.
             dropped: where True, the text is replaced by the unconditional one. The noised

@@ -10,10 +10,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-RMS = 0.5375
-"""Component size of a scaled unit vector: the paper's 17.2 at d = 1024 (§1.2)."""
-
 Scaling = Literal["constant", "standardised"]
+
+
+def unit_scale(embedding: int) -> float:
+    """Factor that makes components of unit vectors as large as pixels in [-1, 1] (§1.2).
+
+    Their rms becomes 0.5375, whatever the size; at 1,024 the factor is the paper's 17.2.
+    """
+    return 0.5375 * embedding**0.5
 
 
 class Measured(nn.Module):
@@ -48,9 +53,9 @@ class Measured(nn.Module):
 class EmbeddingSpace(Measured):
     """Between CLIP image embeddings z and the numbers x that noise is added to.
 
-    ``constant``: x = s·z with s = 0.5375·√d, the paper's 17.2 at d = 1024, so that components are
-    as large as pixels in [-1, 1] and image noise schedules fit. ``standardised``: x = (z - mean) /
-    std per dimension, with measured statistics (Karlo, Kandinsky).
+    ``constant``: x = s·z with s = `unit_scale`, so that image noise schedules fit.
+    ``standardised``: x = (z - mean) / std per dimension, with measured statistics (Karlo,
+    Kandinsky).
     """
 
     mean: Tensor
@@ -60,7 +65,7 @@ class EmbeddingSpace(Measured):
         tables = ("mean", "std") if scaling == "standardised" else ()
         super().__init__(dict.fromkeys(tables, (embedding,)))
         self.scaling = scaling
-        self.scale = RMS * embedding**0.5
+        self.scale = unit_scale(embedding)
 
     def measure(self, embeddings: Float[Tensor, "samples d"]) -> None:
         """Take mean and standard deviation of each dimension from training embeddings."""

@@ -1,0 +1,1 @@
+"""The prior: from a caption to a CLIP image embedding."""
