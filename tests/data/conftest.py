@@ -2,24 +2,14 @@ import io
 import json
 import tarfile
 from collections.abc import Callable, Sequence
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from pictures import encoded, picture
 
 from unclip.data.source import Sample
-
-
-def picture(i: int, size: tuple[int, int] = (12, 10)) -> Image.Image:
-    """A picture that shows its number: its colour."""
-    return Image.new("RGB", size, (i % 256, i // 256, 100))
-
-
-def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind)
-    return file.getvalue()
 
 
 class Numbers:
@@ -58,29 +48,37 @@ def folder(tmp_path: Path) -> Callable[[int], Path]:
 
 
 @pytest.fixture
-def shards(tmp_path: Path) -> Callable[..., list[Path]]:
-    """Writes tar shards as img2dataset does, and says where."""
+def pack(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a tar of the given names and bytes, and says where."""
 
-    def write(counts: Sequence[int], kind: str = "PNG") -> list[Path]:
-        root = tmp_path / "shards"
-        root.mkdir()
+    def write(name: str, members: Sequence[tuple[str, bytes]]) -> Path:
+        path = tmp_path / "shards" / name
+        path.parent.mkdir(exist_ok=True)
+        with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+            for member, data in members:
+                info = tarfile.TarInfo(member)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def shards(pack: Callable[..., Path]) -> Callable[[Sequence[int]], list[Path]]:
+    """Writes shards of so many numbered pictures as img2dataset does, and says where."""
+
+    def write(counts: Sequence[int]) -> list[Path]:
         paths = []
-        number = 0
-        for shard, count in enumerate(counts):
-            path = root / f"{shard:05}.tar"
-            with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
-                for _ in range(count):
-                    members = {
-                        {"PNG": "png", "JPEG": "jpg"}[kind]: encoded(picture(number), kind),
-                        "json": json.dumps({"caption": f"json {number}"}).encode(),
-                        "txt": f"number {number}".encode(),
-                    }
-                    for suffix, data in members.items():
-                        info = tarfile.TarInfo(f"{shard:05}{number:04}.{suffix}")
-                        info.size = len(data)
-                        tar.addfile(info, io.BytesIO(data))
-                    number += 1
-            paths.append(path)
+        numbers = count()
+        for shard, size in enumerate(counts):
+            members = []
+            for i in islice(numbers, size):
+                name = f"{shard:05}{i:04}"
+                members.append((f"{name}.png", encoded(picture(i))))
+                members.append((f"{name}.json", json.dumps({"caption": f"json {i}"}).encode()))
+                members.append((f"{name}.txt", f"number {i}".encode()))
+            paths.append(pack(f"{shard:05}.tar", members))
         return paths
 
     return write

@@ -1,5 +1,7 @@
 """The order of a dataset: every epoch a permutation that is computed, never stored."""
 
+from functools import lru_cache
+
 import numpy as np
 
 from unclip.randomness import derive_seed
@@ -70,8 +72,7 @@ class Order:
         indices = np.empty_like(positions)
         for epoch in np.unique(epochs):
             here = epochs == epoch
-            permutation = Permutation(self.size, derive_seed(self.seed, "epoch", int(epoch)))
-            indices[here] = permutation(positions[here])
+            indices[here] = self._permutation("epoch", int(epoch))(positions[here])
         return indices
 
     def substitute(self, place: int, attempt: int) -> int:
@@ -80,6 +81,11 @@ class Order:
         The attempts 1 … size at one place try every sample. They jump about the dataset, for
         bad samples tend to lie together.
         """
-        seed = derive_seed(self.seed, "substitute", self.epoch(place))
         position = np.array([(place + attempt - 1) % self.size])
-        return int(Permutation(self.size, seed)(position)[0])
+        return int(self._permutation("substitute", self.epoch(place))(position)[0])
+
+    def _permutation(self, purpose: str, epoch: int) -> Permutation:
+        return _permutation(self.size, derive_seed(self.seed, purpose, epoch))
+
+
+_permutation = lru_cache(maxsize=16)(Permutation)
