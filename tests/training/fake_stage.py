@@ -72,9 +72,9 @@ def fake_config(**changes) -> TrainingConfig:
     return TrainingConfig(**(values | {"precision": "fp32"} | changes))
 
 
-def new_stage() -> FakeStage:
+def new_stage(dropout: float = 0.1) -> FakeStage:
     torch.manual_seed(0)
-    return FakeStage(FakeConfig())
+    return FakeStage(FakeConfig(dropout=dropout))
 
 
 def main() -> None:
@@ -83,11 +83,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("run")
     parser.add_argument("--set", nargs="*", default=[])
+    parser.add_argument("--dropout", type=float, default=0.1)
     arguments = parser.parse_args()
     config = fake_config().override(dict(item.split("=") for item in arguments.set))
     state = accelerate.PartialState(cpu=True)
     loader = FakeLoader(config.batch, state.process_index, state.num_processes)
-    train(new_stage(), loader, config, arguments.run, device="cpu")
+    train(new_stage(arguments.dropout), loader, config, arguments.run, device="cpu")
 
 
 if __name__ == "__main__":

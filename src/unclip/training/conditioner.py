@@ -1,7 +1,7 @@
 """A frozen CLIP that fills in what a stage is conditioned on: text features and z_i."""
 
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -11,6 +11,7 @@ from unclip.errors import TrainingError
 from unclip.types import Batch, TextFeatures
 
 
+@runtime_checkable
 class Encoder(Protocol):
     """The side of CLIP that conditioning needs."""
 

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -68,7 +68,7 @@ class Mean:
     def add(self, losses: Losses, share: float) -> None:
         """Add ``share`` of the losses of a step."""
         for name, value in losses.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value.detach().double() * share
+            self._sums[name] = self._sums.get(name, 0.0) + value.detach().float() * share
 
     def step(self) -> None:
         """End a step."""
@@ -76,7 +76,10 @@ class Mean:
 
     def pending(self) -> dict[str, float]:
         """Sums so far, for a checkpoint."""
-        return {"count": self._count, **{name: float(value) for name, value in self._sums.items()}}
+        return {
+            "count": float(self._count),
+            **{name: float(value) for name, value in self._sums.items()},
+        }
 
     def take(self) -> dict[str, float]:
         """Return the means and start again."""
@@ -108,11 +111,11 @@ class Pace:
         return 1 / max(1e-9, statistics.median(self._seconds)) if self._seconds else 0.0
 
 
-class Display(Protocol):
-    """Somewhere to show progress."""
+class Display:
+    """Where progress is shown. This one shows nothing: for every process but the first."""
 
     def update(self, step: int, record: Mapping[str, Any] | None, seconds_left: float) -> None:
-        """Show that ``step`` steps are done; ``record`` is what was last logged."""
+        """Show that ``step`` steps are done; ``record`` is what was logged just now, if it was."""
 
     def note(self, text: str) -> None:
         """Show a line."""
@@ -121,7 +124,7 @@ class Display(Protocol):
         """Leave the terminal tidy."""
 
 
-class Bar:
+class Bar(Display):
     """A live bar, for terminals."""
 
     def __init__(self, console: Console, title: str, steps: int, step: int) -> None:
@@ -151,7 +154,7 @@ class Bar:
         self._progress.stop()
 
 
-class Lines:
+class Lines(Display):
     """Plain lines, for log files: at most one in ten seconds, and the last."""
 
     def __init__(self, console: Console, title: str, steps: int) -> None:
@@ -170,27 +173,11 @@ class Lines:
         line = f"{time.strftime('%H:%M:%S')} {self._title} {text}"
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def close(self) -> None:
-        """Nothing to tidy."""
-
-
-class Silent:
-    """For every process but the first."""
-
-    def update(self, step: int, record: Mapping[str, Any] | None, seconds_left: float) -> None:
-        """Show nothing."""
-
-    def note(self, text: str) -> None:
-        """Show nothing."""
-
-    def close(self) -> None:
-        """Nothing to tidy."""
-
 
 def open_display(title: str, steps: int, step: int, main: bool) -> Display:
     """Open a bar on a terminal, lines elsewhere, nothing in processes other than the first."""
     if not main:
-        return Silent()
+        return Display()
     console = Console(stderr=True)
     return Bar(console, title, steps, step) if console.is_terminal else Lines(console, title, steps)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -50,6 +50,7 @@ STEPS_BETWEEN_LOOKS = 10
 """How often an accelerator is waited for, to look at losses, signals and the clock."""
 
 
+@runtime_checkable
 class Loader(Protocol):
     """Where batches come from."""
 
@@ -266,7 +267,8 @@ class Training:
             pixels = np.asarray(picture.convert("RGB"))[None]
             for tracker in self.accelerator.trackers:
                 if hasattr(tracker, "log_images"):
-                    tracker.log_images({"samples": pixels}, step=self.progress.step)
+                    layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+                    tracker.log_images({"samples": pixels}, step=self.progress.step, **layout)
         self.accelerator.wait_for_everyone()
         self.pace.skip()
 

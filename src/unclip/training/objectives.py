@@ -1,6 +1,6 @@
 """What is minimised. The default is a stage's own loss; others need not touch a stage."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -9,6 +9,7 @@ from unclip.randomness import Randomness
 from unclip.types import Batch, Losses
 
 
+@runtime_checkable
 class Objective(Protocol):
     """Losses of a batch. The trainer minimises ``loss`` and logs the other entries.
 

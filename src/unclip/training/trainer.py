@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin
 from torch import nn
 
@@ -66,7 +67,7 @@ def train(
         mixed_precision="no",  # the runtime decides, and autocasts around the objective
         cpu=runtime.device.type == "cpu",
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
-        log_with=tracker,
+        log_with=_known(tracker),
         project_dir=str(run),
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
@@ -103,6 +104,13 @@ def _open_run(
     return state
 
 
+def _known(tracker: str | None) -> str | None:
+    available = [str(name) for name in get_available_trackers()]
+    if tracker is None or tracker in available:
+        return tracker
+    raise OptionError(f"tracker {tracker!r} is not installed; available: {', '.join(available)}")
+
+
 @contextmanager
 def _tracking(
     accelerator: Accelerator, tracker: str | None, stage: Any, config: TrainingConfig
@@ -112,8 +120,6 @@ def _tracking(
         return
     flat = _flat({"training": config.model_dump(), "stage": stage.config.model_dump()})
     accelerator.init_trackers(f"{stage.name}-{tracker}", config=flat)
-    if accelerator.is_main_process and not accelerator.trackers:
-        raise OptionError(f"tracker {tracker!r} is not installed")
     try:
         yield
     finally:
