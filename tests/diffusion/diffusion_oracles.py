@@ -22,7 +22,9 @@ class Mixture:
 
     weights = torch.tensor([0.5, 0.3, 0.2])
     centres = torch.tensor([[-0.7, -0.5], [0.8, -0.2], [0.1, 0.8]])
-    std = 0.12
+
+    def __init__(self, std: float = 0.12) -> None:
+        self.std = std
 
     def draw(self, n: int, seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)

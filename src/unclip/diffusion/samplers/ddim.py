@@ -49,18 +49,36 @@ def invert_ddim(
     error of a round trip falls with the number of steps. ``iterations`` more evaluations a step
     solve for the point from which DDIM would have come, to rounding if they are enough.
     """
-    alpha, sigma = [1.0, *denoiser.alpha], [0.0, *denoiser.sigma]
     x = x0
     for index in range(len(denoiser)):
         with torch.no_grad():
             # Clean data have no level of their own: the cleanest of the grid stands in.
             prediction = denoiser(x, max(index - 1, 0))
-            scale = alpha[index + 1] / alpha[index]
-            growth = sigma[index + 1] - scale * sigma[index]
-            moved = scale * x + growth * prediction.noise
+            on_x, _, on_noise = _backwards(denoiser, index, by_noise=True)
+            moved = on_x * x + on_noise * prediction.noise
+            # Of the two forms of the equation, the one whose fixed point contracts: x̂0 hardly
+            # depends on x where noise prevails, and ε̂ hardly where data do.
+            by_noise = index == 0 or denoiser.alpha[index] > denoiser.sigma[index]
+            on_x, on_x0, on_noise = _backwards(denoiser, index, by_noise)
             for _ in range(iterations):
                 prediction = denoiser(moved, index)
-                moved = scale * x + growth * prediction.noise
+                moved = on_x * x + on_x0 * prediction.x0 + on_noise * prediction.noise
             x = moved
         yield Step(stage, index, len(denoiser), x, prediction.x0)
     return x
+
+
+def _backwards(denoiser: Denoiser, place: int, by_noise: bool) -> tuple[float, float, float]:
+    """Factors of x, x̂0 and ε̂ that lead from the level before ``place`` up to it.
+
+    DDIM's x_p = α_p x̂0 + σ_p ε̂ solved for x_t = α_t x̂0 + σ_t ε̂, with either x̂0 or ε̂ eliminated.
+    """
+    alpha, sigma = denoiser.alpha[place], denoiser.sigma[place]
+    if place == 0:
+        return alpha, 0.0, sigma
+    below_alpha, below_sigma = denoiser.alpha[place - 1], denoiser.sigma[place - 1]
+    if by_noise:
+        ratio = alpha / below_alpha
+        return ratio, 0.0, sigma - ratio * below_sigma
+    ratio = sigma / below_sigma
+    return ratio, alpha - ratio * below_alpha, 0.0
