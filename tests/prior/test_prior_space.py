@@ -35,6 +35,15 @@ def test_standardised_dimensions_have_mean_0_and_std_1() -> None:
     torch.testing.assert_close(x.std(0), torch.ones(6))
 
 
+def test_a_dimension_that_never_varies_stays_finite() -> None:
+    embeddings = torch.cat([torch.randn(20, 3), torch.full((20, 1), 0.25)], dim=1)
+    space = EmbeddingSpace("standardised", 4)
+    space.measure(embeddings)
+    x = space.encode(embeddings)
+    assert x.isfinite().all()
+    torch.testing.assert_close(space.decode(x), embeddings)
+
+
 def test_statistics_travel_with_the_weights_and_keep_their_precision() -> None:
     space, other = EmbeddingSpace("standardised", 6), EmbeddingSpace("standardised", 6)
     space.measure(torch.randn(50, 6))

@@ -137,6 +137,7 @@ class DiffusionPrior(nn.Module):
         training = self.training
         self.eval()
         for k, batch in enumerate(batches):
+            batch = batch.to(self.network.out.weight.device)
             assert batch.text is not None
             assert batch.image_embedding is not None
             errors += len(batch) * measure_posterior_mse(

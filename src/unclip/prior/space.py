@@ -71,7 +71,8 @@ class EmbeddingSpace(Measured):
         """Take mean and standard deviation of each dimension from training embeddings."""
         assert self.scaling == "standardised", "a constant scale is not measured"
         self.mean.copy_(embeddings.double().mean(0))
-        self.std.copy_(embeddings.double().std(0))
+        # A dimension that never varies would be divided by zero.
+        self.std.copy_(embeddings.double().std(0).clamp(min=1e-6))
 
     def encode(self, embedding: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
         """Image embedding -> x, in float32."""
