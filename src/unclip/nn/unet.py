@@ -173,6 +173,7 @@ class UNet(nn.Module):
             tokens: of width ``config.context_width``.
             mask: True at real tokens; all are real if missing.
         """
+        tokens = tokens.to(self.entrance.weight.dtype)
         attentions = (part for part in self.modules() if isinstance(part, JointAttention))
         return PreparedContext(tuple(part.project(tokens) for part in attentions), mask)
 
@@ -195,7 +196,7 @@ class UNet(nn.Module):
         pixels = x.to(self.entrance.weight.dtype)
         h = self.entrance(pixels if patch == 1 else pixel_unshuffle(pixels, patch))
         time = self.time(t)
-        emb = silu(time if embedding is None else time + embedding)
+        emb = silu(time if embedding is None else time + embedding.to(time.dtype))
 
         keys_values = iter(context.keys_values if context is not None else ())
         mask = context.mask if context is not None else None

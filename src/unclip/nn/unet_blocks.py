@@ -16,9 +16,10 @@ from torch.nn.functional import (
     interpolate,
     pad,
     pixel_shuffle,
-    scaled_dot_product_attention,
     silu,
 )
+
+from unclip.nn.attention import attend
 
 Image = Float[Tensor, "b c h w"]
 Resample = Literal["down", "up"]
@@ -157,7 +158,7 @@ class JointAttention(nn.Module):
         key, value = rearrange(
             key_value, "b n (kv heads d) -> kv b heads n d", kv=2, heads=self.heads
         )
-        y = scaled_dot_product_attention(query, key, value, attn_mask=allowed)
+        y = attend(query, key, value, allowed)
         y = self.out(rearrange(y, "b heads n d -> b n (heads d)"))
         return x + rearrange(y, "b (h w) c -> b c h w", h=height)
 
