@@ -5,6 +5,7 @@ import torch
 from diffusion_oracles import Prepared, gaussian, network_of, noises, wavy
 from pydantic import ValidationError
 
+from unclip.diffusion.guidance import guided
 from unclip.diffusion.process import DiffusionConfig, Process
 from unclip.diffusion.sampling import (
     SamplingOptions,
@@ -206,3 +207,20 @@ def test_inversion_yields_steps() -> None:
         ("decoder", i, 4) for i in range(4)
     ]
     assert finish(invert(PROCESS, wavy(), torch.zeros(1, 3), options, stage="x")).shape == (1, 3)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("clip", ["none", "static", "dynamic"])
+@pytest.mark.parametrize("variance", ["learned_range", "fixed_small"])
+def test_no_step_waits_for_the_device(sampler: str, clip: str, variance: str) -> None:
+    """Tensors on the meta device have no values: whoever asks for one fails."""
+    process = Process(DiffusionConfig(variance=variance))
+
+    def one(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return wavy(process.outputs)(x, t)
+
+    network = guided(one, one, 2.0, (0.1, 0.6), mixed=3)
+    options = SamplingOptions(sampler=sampler, steps=5, clip=clip, eta=0.5, guidance=2.0)
+    x_T = torch.empty(2, 3, 4, 4, device="meta")
+    steps = list(sample(process, network, x_T, options, Randomness([1, 2]), stage="decoder"))
+    assert steps[-1].sample.shape == x_T.shape
