@@ -75,14 +75,17 @@ def place(module: ModuleT, runtime: Runtime, *, training: bool = False) -> Modul
     """Move ``module`` to the runtime's device, dtype and memory format, in place.
 
     In training the weights stay float32 and `Runtime.autocast` lowers the computation. A stage
-    is compiled through its ``network``; compilation in place keeps state-dict keys clean.
+    is compiled through its ``network``, or the parts of one that is no single function (CLIP's
+    towers); compilation in place keeps state-dict keys clean.
     """
     module.to(runtime.device, torch.float32 if training else runtime.dtype)
     if runtime.channels_last:
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if runtime.compile:
         network = getattr(module, "network", module)
-        network.compile()
+        callable_itself = type(network).forward is not nn.Module.forward
+        for part in [network] if callable_itself else network.children():
+            part.compile()
     return module
 
 

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -28,6 +29,7 @@ def logged(run):
     return lines[-1]["step"] if lines else 0
 
 
+@pytest.mark.slow
 def test_killed_training_ends_with_the_same_weights(tmp_path):
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     beside = start(straight)

@@ -15,6 +15,7 @@ SCRIPT = Path(__file__).with_name("fake_stage.py")
 OPTIONS = ["--set", "steps=10", "log_every=1", "clip_norm=0.5"]
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_with_twice_the_batch_learns(tmp_path):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     one, two = tmp_path / "one", tmp_path / "two"

@@ -1,25 +1,12 @@
 """A frozen CLIP that fills in what a stage is conditioned on: text features and z_i."""
 
 from dataclasses import replace
-from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
 
+from unclip.clip.clip import Clip
 from unclip.errors import TrainingError
-from unclip.types import Batch, TextFeatures
-
-
-@runtime_checkable
-class Encoder(Protocol):
-    """The side of CLIP that conditioning needs."""
-
-    def encode_text(self, captions: tuple[str, ...]) -> TextFeatures:
-        """Text features of captions."""
-
-    def encode_image(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
-        """Image embeddings z_i."""
+from unclip.types import Batch
 
 
 class FrozenClip:
@@ -32,11 +19,10 @@ class FrozenClip:
             does not read, or which the batch already carries (cached embeddings), cost nothing.
     """
 
-    def __init__(self, clip: Encoder, needs: frozenset[str]) -> None:
-        self.clip = clip
+    def __init__(self, clip: Clip, needs: frozenset[str]) -> None:
+        self.clip = clip.requires_grad_(False).eval()
         self.needs = needs
-        if isinstance(clip, nn.Module):
-            clip.requires_grad_(False).eval()
+        self._warn = True
 
     # inference_mode would not do: its tensors may not take part in the stage's backward pass.
     @torch.no_grad()
@@ -46,11 +32,13 @@ class FrozenClip:
         if "text" in self.needs and text is None:
             if batch.captions is None:
                 raise TrainingError(_lacks(batch, "captions"))
-            text = self.clip.encode_text(batch.captions)
+            # A caption that is cut is warned about in the first batch; later ones are too many.
+            text = self.clip.encode_text(batch.captions, warn=self._warn)
+            self._warn = False
         if "image_embedding" in self.needs and embedding is None:
             if batch.images is None:
                 raise TrainingError(_lacks(batch, "images"))
-            embedding = self.clip.encode_image(batch.images).float()
+            embedding = self.clip.encode_image(batch.images)
         return replace(batch, text=text, image_embedding=embedding)
 
 

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
 from unclip.errors import CheckpointError
 from unclip.training.config import TrainingConfig
@@ -14,12 +13,14 @@ from unclip.training.config import TrainingConfig
 def decayed_names(module: nn.Module) -> set[str]:
     """Names of the parameters that are decayed: weights of linear layers and convolutions.
 
-    Gains, biases, embeddings, positions, learned nulls and the logit scale are not (§5.2).
+    Gains, biases, embeddings, positions, learned nulls and the logit scale are not (§5.2). A
+    matrix is a parameter called ``weight`` with two axes or more that is no embedding's.
     """
+    embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
     return {
-        f"{prefix}.weight" if prefix else "weight"
-        for prefix, child in module.named_modules()
-        if isinstance(child, nn.Linear | _ConvNd)
+        name
+        for name, parameter in module.named_parameters()
+        if name.endswith("weight") and parameter.ndim >= 2 and id(parameter) not in embeddings
     }
 
 
