@@ -128,8 +128,12 @@ class Clip(nn.Module):
 
     @torch.no_grad()
     def clamp_logit_scale(self) -> None:
-        """Keep the logit scale at 100 or less (§5.2); called after each optimiser step too."""
+        """Keep the logit scale at 100 or less (§5.2)."""
         self.network.logit_scale.clamp_(max=MAX_LOG_SCALE)
+
+    def after_step(self) -> None:
+        """What the trainer calls after each optimiser step."""
+        self.clamp_logit_scale()
 
     @torch.no_grad()
     def encode_image(
