@@ -5,10 +5,13 @@ Drawings are RGBA with premultiplied alpha, so that composing is one multiplicat
 """
 
 import argparse
+import hashlib
 import io
+import json
 import multiprocessing
 import os
 from collections import Counter
+from multiprocessing.pool import Pool
 from pathlib import Path
 
 import numpy as np
@@ -64,61 +67,83 @@ def _webp(job: tuple[str, bytes, int]) -> bytes:
     return out.getvalue()
 
 
-def _workers(processes: int) -> "multiprocessing.pool.Pool":
+def _workers(processes: int) -> Pool:
     return multiprocessing.get_context("spawn").Pool(processes, initializer=os.nice, initargs=(5,))
 
 
-def pack_small(table: Table, artwork: list[bytes], cache: Path, processes: int) -> Table:
+def digest(table: Table, artwork: list[bytes], *more: object) -> str:
+    """What the pixels depend on: an unchanged digest means they need not be made again."""
+    state = hashlib.sha256(repr((SIDES, *more)).encode())
+    for drawing, picture in zip(table.drawings, artwork, strict=True):
+        state.update(f"{drawing.art}/{drawing.icon}".encode() + picture)
+    return state.hexdigest()
+
+
+def pack_small(table: Table, artwork: list[bytes], cache: Path, processes: int) -> None:
     """Write ``rgba/64.npy`` and the smaller sides, without blank and repeated drawings.
 
-    The table is returned with those rows gone, so that row ``i`` is image ``i`` of every array.
+    Those rows are removed from the table and the artwork too, so that row ``i`` is image ``i`` of
+    every array.
     """
+    record = cache / "rgba" / "rows.json"
+    made = digest(table, artwork)
+    if record.exists() and json.loads(record.read_text())["digest"] == made:
+        borders = {int(row): border for row, border in json.loads(record.read_text())["rows"]}
+    else:
+        borders = _render_small(table, artwork, cache, processes)
+        record.write_text(json.dumps({"digest": made, "rows": list(borders.items())}))
+    for row, border in borders.items():
+        table.drawings[row].border = border
+    table.drawings = [table.drawings[row] for row in borders]
+    artwork[:] = [artwork[row] for row in borders]
+
+
+def _render_small(
+    table: Table, artwork: list[bytes], cache: Path, processes: int
+) -> dict[int, float]:
+    """Render and write all sides; return the rows kept, each with how open its border is."""
     seen: set[tuple[str, bytes]] = set()
-    rows: list[Drawing] = []
+    borders: dict[int, float] = {}
     kept: list[list[np.ndarray]] = []
-    pictures: list[bytes] = []
-    jobs = [
-        (drawing.art, picture) for drawing, picture in zip(table.drawings, artwork, strict=True)
-    ]
+    frame = np.ones((64, 64), bool)
+    frame[2:-2, 2:-2] = False
+    arts = [drawing.art for drawing in table.drawings]
     with _workers(processes) as pool:
-        images = pool.imap(_small, jobs, chunksize=32)
-        pairs = zip(table.drawings, images, artwork, strict=True)
-        for drawing, image, picture in track(pairs, "64 px", total=len(jobs)):
+        images = pool.imap(_small, zip(arts, artwork, strict=True), chunksize=32)
+        for row, image in enumerate(track(images, "64 px", total=len(arts))):
             if image is None or image[0][..., 3].mean() < 5:
                 continue
-            if drawing.one_colour and image[0][..., :3].max() > 8:
+            if table.drawings[row].one_colour and image[0][..., :3].max() > 8:
                 continue  # a second colour inside: it could not be recoloured
-            mark = (drawing.art, image[0].tobytes())
+            mark = (arts[row], image[0].tobytes())
             if mark in seen:
                 continue
             seen.add(mark)
-            frame = np.ones((64, 64), bool)
-            frame[2:-2, 2:-2] = False
-            drawing.border = round(float((image[0][..., 3][frame] < 128).mean()), 3)
-            rows.append(drawing)
+            borders[row] = round(float((image[0][..., 3][frame] < 128).mean()), 3)
             kept.append(image)
-            pictures.append(picture)
     (cache / "rgba").mkdir(exist_ok=True)
     for number, side in enumerate(SIDES):
-        array = open_memmap(
-            cache / "rgba" / f"{side}.npy.partial", "w+", np.uint8, (len(kept), side, side, 4)
-        )
-        for row, image in enumerate(kept):
-            array[row] = image[number]
+        partial = cache / "rgba" / f"{side}.npy.partial"
+        array = open_memmap(partial, "w+", np.uint8, (len(kept), side, side, 4))
+        for place, image in enumerate(kept):
+            array[place] = image[number]
         array.flush()
-        (cache / "rgba" / f"{side}.npy.partial").rename(cache / "rgba" / f"{side}.npy")
-    table.drawings = rows
-    artwork[:] = pictures
-    return table
+        partial.rename(cache / "rgba" / f"{side}.npy")
+    return borders
 
 
-def pack_large(rows: list[Drawing], artwork: list[bytes], cache: Path, side: int, processes: int,
-               sample: int | None) -> None:  # fmt: skip
+def pack_large(
+    table: Table, artwork: list[bytes], cache: Path, side: int, processes: int, sample: int | None
+) -> None:
     """Write ``{side}.webp`` (lossless WebP files end to end) and ``{side}.npy`` (their offsets).
 
     Rows that were not rendered have an empty range. With ``sample``, that many vector drawings
     are taken, spread over all sets.
     """
+    rows = table.drawings
+    record, made = cache / f"{side}.digest", digest(table, artwork, side, sample)
+    if record.exists() and record.read_text() == made:
+        return
     chosen = _spread(rows, sample) if sample else set(range(len(rows)))
     jobs = [(rows[i].art, artwork[i], side) for i in sorted(chosen)]
     offsets = np.zeros(len(rows) + 1, np.int64)
@@ -131,6 +156,7 @@ def pack_large(rows: list[Drawing], artwork: list[bytes], cache: Path, side: int
             offsets[row + 1] = offsets[row] + len(data)
     np.save(cache / f"{side}.npy", offsets)
     partial.rename(cache / f"{side}.webp")
+    record.write_text(made)
 
 
 def _spread(rows: list[Drawing], sample: int) -> set[int]:
@@ -173,12 +199,12 @@ def main() -> None:
     sizes = [int(size) for size in options.sizes.split(",")]
     console.print("reading the packages")
     table, artwork = collect(cache)
-    table = pack_small(table, artwork, cache, options.processes)
+    pack_small(table, artwork, cache, options.processes)
     table.write(cache / "drawings.json")
     report(table, console)
     for side in sorted(set(sizes) - {64}):
         sample = options.sample if side > 256 else None
-        pack_large(table.drawings, artwork, cache, side, options.processes, sample)
+        pack_large(table, artwork, cache, side, options.processes, sample)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from aliases import further_names
 from grammar import countable, plural
 from names import Concept, clean_name, code, icon_name, load_concepts, squash
 from packages import BY_KEY, SETS, WORDS, ArtSet, unpack
@@ -75,6 +76,7 @@ def collect(cache: Path) -> tuple[Table, list[bytes]]:
     used = {drawing.concept for drawing in table.drawings}
     table.concepts = {key: concept for key, concept in concepts.items() if key in used}
     split(table)
+    _add_names(table, folders["emojibase-data"])
     return table, artwork
 
 
@@ -177,10 +179,23 @@ def _hold_words(table: Table) -> None:
         ]
 
 
+def _add_names(table: Table, emojibase: Path) -> None:
+    for key, extra in further_names(table.concepts, emojibase).items():
+        concept = table.concepts[key]
+        for language, names in extra.items():
+            held = frozenset(table.held_words[language])
+            known = concept.names[language]
+            fresh = [n for n in names if n not in known and not contains_held(n, held, language)]
+            known.extend(dict.fromkeys(fresh))
+            shown = set(known)
+            concept.keywords[language] = [w for w in concept.keywords[language] if w not in shown]
+
+
 _TEMPLATE_WORDS = {
     "en": """a an and the on of in to with background icon style drawing left right above below
         next beside front behind over under small large two three four five plain picture emoji
         silhouette red orange yellow green teal blue purple pink brown black white gray""",
     "ko": """빨간 주황 노란 초록 녹색 청록 파란 보라 분홍 갈색 검은 검정 흰 하얀 회색 배경
-        아이콘 스타일 그림 왼쪽 오른쪽 위에 아래에 옆에 앞에 뒤에 있는 있다 작은 큰 두 세 네 다섯 개 마리 명 이모지""",
+        아이콘 스타일 그림 왼쪽 오른쪽 위에 아래에 옆에 앞에 뒤에
+        있는 있다 작은 큰 두 세 네 다섯 개 마리 명 이모지""",
 }

@@ -194,7 +194,8 @@ def _add_loose(concepts: dict[str, Concept], folders: dict[str, Path]) -> None:
 
 
 def _tidy(concept: Concept) -> None:
-    names = concept.names["en"]
+    full = {name.replace(" with ", " ") for name in concept.names["en"] if " with " in name}
+    names = concept.names["en"] = [name for name in concept.names["en"] if name not in full]
     if concept.group == 3 and names[0].endswith(" face"):
         _extend(names, [names[0].removesuffix(" face")])
     if names[0] == "red heart":

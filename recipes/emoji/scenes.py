@@ -74,9 +74,7 @@ class Scenes:
             for language in ("en", "ko")
             for kind, test in _POOLS.items()
         }
-        self._countable = {
-            r.concept for r in rows if r.icon or countable(r.names["en"][0], r.group == 8)
-        }
+        self._countable = {r.concept for r in rows if r.icon or _plural(r)}
 
     def __len__(self) -> int:
         return UNLIMITED
@@ -280,6 +278,11 @@ _POOLS = {
     "glyph": lambda r: r.art.one_colour,
     "icon": lambda r: r.art.kind == "icon" and not r.art.one_colour,
 }
+
+
+def _plural(row: Row) -> bool:
+    names = row.names["en"]
+    return all(countable(name, row.group == 8) and " and " not in name for name in names)
 
 
 def _by_cluster(rows: "object") -> list[list[Row]]:

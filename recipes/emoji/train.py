@@ -1,0 +1,89 @@
+"""Train every stage of the default model on the scenes that `build.py` packed.
+
+    python recipes/emoji/train.py                       # all stages, resumable by the same command
+    python recipes/emoji/train.py --stages clip prior   # some of them
+    python recipes/emoji/train.py --minutes 60          # stop cleanly after an hour
+
+The result is a model folder (default runs/emoji) that `unclip generate --model` opens.
+"""
+
+import argparse
+import logging
+import os
+import time
+from pathlib import Path
+
+from scenes import Scenes
+
+from unclip.clip.clip import Clip
+from unclip.clip.tokenizer import Tokenizer
+from unclip.data.transforms import SquareResize
+from unclip.decoder.decoder import Decoder
+from unclip.presets import Preset, preset
+from unclip.prior.diffusion_prior import DiffusionPrior
+from unclip.training.session import folder_of, frozen, train_into
+from unclip.upsampler.upsampler import Upsampler
+
+STAGES = ("clip", "decoder", "upsampler-256", "prior", "upsampler-1024")
+SIZES = {"cpu": "emoji", "gpu": "emoji-gpu"}
+TOKENIZER_CAPTIONS = 30_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cache", type=Path, default=Path("cache/emoji"))
+    parser.add_argument("--out", type=Path, default=Path("runs/emoji"))
+    parser.add_argument("--size", choices=SIZES, default="cpu")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
+    parser.add_argument("--minutes", type=float, default=None, help="budget of all stages")
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--nice", type=int, default=10)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    os.nice(arguments.nice)
+    sizes = preset(SIZES[arguments.size])
+    end = None if arguments.minutes is None else time.monotonic() + 60 * arguments.minutes
+    for name in arguments.stages:
+        left = None if end is None else (end - time.monotonic()) / 60
+        if left is not None and left <= 0:
+            break
+        train_stage(name, sizes, arguments.cache, arguments.out, left, arguments.workers)
+
+
+def train_stage(
+    name: str, sizes: Preset, cache: Path, out: Path, minutes: float | None, workers: int
+) -> None:
+    """Train one stage, or continue to; CLIP first, since prior and decoder stand on it."""
+    config = sizes.training[name]
+    kind, _, size = name.partition("-")
+    source = Scenes(cache, size=int(size) if size else 64, seed=config.seed)
+    clip = frozen(out / "clip") if kind in ("prior", "decoder") else None
+    match kind:
+        case "clip":
+            captions = source.batch(range(TOKENIZER_CAPTIONS)).captions
+            vocabulary = sizes.clip.text.vocabulary
+            stage = Clip(sizes.clip, Tokenizer.train(captions, vocabulary=vocabulary))
+        case "prior":
+            stage = DiffusionPrior(sizes.prior(clip.config))
+        case "decoder":
+            stage = Decoder(sizes.decoder(clip.config))
+        case _:
+            stage = Upsampler(sizes.upsamplers[int(size)])
+    logging.info("training %s: %s", folder_of(stage), config)
+    report = train_into(
+        out,
+        stage,
+        source,
+        config,
+        clip=clip,
+        # Scenes come in the right size; only upsamplers cut crops.
+        transform=None if kind == "upsampler" else SquareResize(size=source.size),
+        defaults=sizes.defaults,
+        workers=workers,
+        max_minutes=minutes,
+    )
+    logging.info("%s: %s after %d images", name, report.ending, report.images)
+
+
+if __name__ == "__main__":
+    main()
