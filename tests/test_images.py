@@ -192,7 +192,7 @@ recipes = st.dictionaries(
 )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)
 @given(recipes)
 def test_recipe_round_trip(tmp_path_factory: pytest.TempPathFactory, recipe: dict) -> None:
     path = tmp_path_factory.mktemp("png") / "빨간 사과.png"

@@ -53,7 +53,7 @@ def decode(source: bytes | str | Path, max_pixels: int = MAX_PIXELS) -> Image.Im
 def to_tensor(image: Image.Image | UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "3 h w"]:
     """Turn an 8-bit RGB picture into float32 in [-1, 1]."""
     pixels = torch.from_numpy(np.array(image))  # a copy: PIL's memory is read-only
-    return rearrange(pixels, "h w c -> c h w").float() / 127.5 - 1
+    return rearrange(pixels, "h w c -> c h w").float().div_(127.5).sub_(1)
 
 
 def to_pil(image: Float[Tensor, "3 h w"]) -> Image.Image:

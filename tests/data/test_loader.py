@@ -218,7 +218,7 @@ def test_the_log_names_skips_without_flooding(
 ) -> None:
     loader = Loader(Holes(numbers(200), set(range(150))), 50, None, 0)
     with caplog.at_level(logging.WARNING):
-        take(loader, 40)
+        take(loader, 12)
     assert loader.report.skipped == 150
     assert "corrupt image (in a test)" in caplog.messages[0]
     assert len(caplog.messages) == 11

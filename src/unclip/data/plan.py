@@ -94,10 +94,11 @@ class Plan:
         assert isinstance(self.source, StreamSource)
         place = start * self.global_batch
         ahead: deque[Streamed] = deque()
+        skipped: list[BadSample] = []
         try:
             with closing(self.source.stream(derive_seed(self.seed, "order"), place)) as items:
                 while True:
-                    skipped: list[BadSample] = []
+                    skipped = []
                     while len(ahead) < self.global_batch:
                         ahead.append(next(items))
                     ready = [
@@ -163,7 +164,8 @@ class Plan:
     def _composed(self, made: Composed, first: int) -> Batch:
         pixels = made.images
         if self.transform is None or self.transform.keeps(*pixels.shape[1:3]):
-            images = rearrange(torch.as_tensor(pixels), "b h w c -> b c h w").float() / 127.5 - 1
+            levels = rearrange(torch.as_tensor(pixels), "b h w c -> b c h w").float()
+            images = levels.div_(127.5).sub_(1)
         else:
             several = zip(np.asarray(torch.as_tensor(pixels).cpu()), made.keys, strict=True)
             images = torch.stack(
