@@ -30,6 +30,7 @@ EVERYDAY = {
 
 _NO_NOUNS = re.compile(
     "zap|tada|date|birthday|party|sunny|smoking|mute|pour|feet|flipper|sound|disco|art|shopping|tea"
+    "|city dusk|city sunset|earth (africa|asia|europe|americas)"
 )
 _WORDS = """
     head 머리, arrow 화살, sword 검, mask 가면, lightning 번개, ball 공, armor 갑옷,

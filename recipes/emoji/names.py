@@ -96,6 +96,8 @@ def clean_name(name: str) -> str:
     for curly, straight in (("’", "'"), ("‘", "'"), ("“", ""), ("”", ""), ("!", ""), ("·", " ")):
         name = name.replace(curly, straight)
     name = re.sub(r"\(.*?\)", "", name).lower()
+    name = re.sub(r"^(person|man|woman): bald", r"bald \1", name)
+    name = re.sub(r"^(person|man|woman): beard", r"\1 with a beard", name)
     name = re.sub(r"^(person|man|woman): ", r"\1 with ", name)
     return " ".join(re.sub(r"[:;“”\"]", " ", name).split()).replace(" ,", ",")
 

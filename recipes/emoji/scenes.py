@@ -59,16 +59,13 @@ class Scenes:
         folder: what `build.py` packed.
         size: side of the images: 64, 256 or 1024.
         seed: another seed, other scenes.
-        train: False composes from the held-out concepts (split C) instead.
     """
 
-    def __init__(
-        self, folder: Path | str = "cache/emoji", size: int = 64, seed: int = 0, train: bool = True
-    ) -> None:
+    def __init__(self, folder: Path | str = "cache/emoji", size: int = 64, seed: int = 0) -> None:
         self.atlas = Atlas(folder, size)
-        self.size, self.seed, self.train = size, seed, train
-        wanted = ("train",) if train else ("C",)
-        rows = [r for r in self.atlas.rows if r.split in wanted and self.atlas.available[r.number]]
+        self.size, self.seed = size, seed
+        available = self.atlas.available
+        rows = [r for r in self.atlas.rows if r.split == "train" and available[r.number]]
         self._pools = {
             (kind, language): _by_cluster(r for r in rows if test(r) and r.names[language])
             for language in ("en", "ko")
@@ -135,9 +132,9 @@ class Scenes:
             if not row.art.one_colour or not held_colour(row.cluster, "black"):
                 break
         ink = jittered("black", rng) if row.art.one_colour else None
-        shown = self._shown(row, language, rng, own_colours=True)
+        shown = self.shown(row, language, rng, own_colours=True)
         words = captions.single(shown, "white" if rng.random() < 0.07 else None, language, rng)
-        return Scene(kind, language, WHITE, (_alone(row, rng, ink),), words)
+        return Scene(kind, language, WHITE, (alone(row, rng, ink),), words)
 
     def _icon(self, language: str, rng: Random) -> Scene:
         return self._plain(language if self._pools["icon", language] else "en", rng, "icon")
@@ -145,17 +142,17 @@ class Scenes:
     def _background(self, language: str, rng: Random) -> Scene:
         row = self._pick("open", language, rng)
         colour = rng.choice(list(COLOURS))
-        shown = self._shown(row, language, rng, own_colours=True)
+        shown = self.shown(row, language, rng, own_colours=True)
         words = captions.single(shown, colour, language, rng)
         paper = WHITE if colour == "white" else jittered(colour, rng)
-        return Scene("background", language, paper, (_alone(row, rng),), words)
+        return Scene("background", language, paper, (alone(row, rng),), words)
 
     def _glyph(self, language: str, rng: Random) -> Scene:
         row = self._pick("glyph", language, rng)
         ink, paper = self._colours(row, rng)
-        shown = self._shown(row, language, rng, ink)
+        shown = self.shown(row, language, rng, ink)
         words = captions.glyph(shown, paper, language, rng)
-        placed = _alone(row, rng, jittered(ink, rng))
+        placed = alone(row, rng, jittered(ink, rng))
         return Scene("glyph", language, jittered(paper, rng), (placed,), words)
 
     def _pair(self, language: str, rng: Random) -> Scene:
@@ -167,11 +164,11 @@ class Scenes:
             inks = [self._colours(row, rng, paper)[0] for row in (first, second)]
         relation = rng.choices(list(captions.RELATIONS), (4, 4, 2, 2))[0]
         shown = [
-            self._shown(row, language, rng, ink)
+            self.shown(row, language, rng, ink)
             for row, ink in zip((first, second), inks, strict=True)
         ]
         words = captions.pair(*shown, relation, said, language, rng)
-        boxes = _arrange(relation, rng)
+        boxes = arrange(relation, rng)
         placed = [
             Placed(row, *box, jittered(ink, rng) if ink else None)
             for row, box, ink in zip((first, second), boxes, inks, strict=True)
@@ -193,7 +190,7 @@ class Scenes:
                 break
         ink = self._colours(row, rng, paper)[0] if recoloured else None
         number = rng.choices((2, 3, 4, 5), (4, 3, 2, 1))[0]
-        words = captions.several(self._shown(row, language, rng, ink), number, said, language, rng)
+        words = captions.several(self.shown(row, language, rng, ink), number, said, language, rng)
         colour = jittered(ink, rng) if ink else None
         placed = tuple(Placed(row, *box, colour) for box in _copies(number, rng))
         return Scene("several", language, ground, placed, words)
@@ -204,7 +201,7 @@ class Scenes:
         small, large = self._two("colour", language, rng)
         if rng.random() < 0.5:
             small, large = large, small
-        shown = [self._shown(row, language, rng) for row in (small, large)]
+        shown = [self.shown(row, language, rng) for row in (small, large)]
         words = captions.sizes(*shown, said, language, rng)
         boxes = [(22, 1, 64 - 22 - rng.randint(1, 8)), (40, 23, rng.randint(8, 22))]
         if rng.random() < 0.5:
@@ -221,7 +218,7 @@ class Scenes:
             if rng.random() < 0.6 and one.art is not two.art:
                 continue  # mostly one style, as a person would draw
             a, b = one.cluster, two.cluster
-            if a == b or (self.train and held_relation(a, b)):
+            if a == b or held_relation(a, b):
                 continue
             return (one, two) if trained_order(a, b) == (a, b) else (two, one)
 
@@ -242,7 +239,7 @@ class Scenes:
         colour = rng.choice(list(COLOURS))
         return colour, colour
 
-    def _shown(
+    def shown(
         self,
         row: Row,
         language: str,
@@ -301,7 +298,7 @@ def jittered(colour: str, rng: Random) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _alone(row: Row, rng: Random, colour: tuple[int, int, int] | None = None) -> Placed:
+def alone(row: Row, rng: Random, colour: tuple[int, int, int] | None = None) -> Placed:
     side = rng.choice((46, 52, 52, 58, 58, 58))
     room = 64 - side
     middle = room // 2
@@ -310,7 +307,7 @@ def _alone(row: Row, rng: Random, colour: tuple[int, int, int] | None = None) ->
     return Placed(row, side, x, y, colour)
 
 
-def _arrange(relation: str, rng: Random) -> list[tuple[int, int, int]]:
+def arrange(relation: str, rng: Random) -> list[tuple[int, int, int]]:
     """(side, x, y) of the first and the second thing."""
     if relation == "front":
         back = (46, rng.randint(8, 18), rng.randint(0, 4))
