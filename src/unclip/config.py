@@ -18,7 +18,9 @@ class Config(BaseModel):
     and read back strictly.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     @classmethod
     def parse(cls: type[C], values: Mapping[str, Any], *, source: str) -> C:
@@ -28,25 +30,45 @@ class Config(BaseModel):
         except ValidationError as error:
             raise OptionError(f"{source}: {describe(error)}") from None
 
+    def updated(self: C, values: Mapping[str, Any], *, source: str = "options") -> C:
+        """Return a copy with (nested) ``values`` put over its own and validated."""
+        return type(self).parse(_merged(self.model_dump(), values), source=source)
+
     def override(self: C, assignments: Mapping[str, str]) -> C:
         """Return a copy with dotted fields replaced, such as ``{"network.channels": "64"}``.
 
-        Values are read as JSON where they parse as JSON and as text otherwise.
+        Texts are read as JSON where they parse as JSON.
+
+        Raises:
+            OptionError: a field does not exist, or its value is not possible.
         """
-        values = self.model_dump()
+        values: dict[str, Any] = {}
         for path, text in assignments.items():
+            self._check_path(path)
             *parents, leaf = path.split(".")
-            node: Any = values
-            for depth, name in enumerate(parents):
-                if not isinstance(node, dict) or not isinstance(node.get(name), dict):
-                    known = ", ".join(node) if isinstance(node, dict) else "nothing"
-                    at = ".".join(parents[: depth + 1])
-                    raise OptionError(f"--set {path}: there is no group {at!r}; known: {known}")
-                node = node[name]
-            if leaf not in node:
-                raise OptionError(f"--set {path}: no such field; known: {', '.join(node)}")
+            node = values
+            for name in parents:
+                node = node.setdefault(name, {})
             node[leaf] = _read(text)
-        return type(self).parse(values, source="--set " + ", ".join(assignments))
+        return self.updated(values, source="--set " + ", ".join(assignments))
+
+    def _check_path(self, path: str) -> None:
+        node: Any = self
+        for name in path.split("."):
+            known = type(node).model_fields if isinstance(node, Config) else {}
+            if name not in known:
+                fields = ", ".join(known) or "none, it is a single value"
+                raise OptionError(f"--set {path}: there is no {name!r}; fields here: {fields}")
+            node = getattr(node, name)
+
+
+def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    both = dict(old)
+    for name, value in new.items():
+        inner = both.get(name)
+        nested = isinstance(inner, Mapping) and isinstance(value, Mapping)
+        both[name] = _merged(inner, value) if nested else value  # type: ignore[arg-type]
+    return both
 
 
 def describe(error: ValidationError) -> str:

@@ -71,7 +71,9 @@ class UNetConfig(Config):
             raise ValueError(f"attention at {sorted(unknown)}, but levels are {sorted(factors)}")
         if self.context_width is not None and not (self.attention or self.middle_attention):
             raise ValueError("a context_width needs attention somewhere")
-        for channels in {m * self.channels for m in self.multipliers}:
+        attended = {self.multipliers[f.bit_length() - 1] for f in self.attention}
+        attended |= {self.multipliers[-1]} if self.middle_attention else set()
+        for channels in {m * self.channels for m in attended}:
             if channels > self.head_channels and channels % self.head_channels:
                 raise ValueError(f"{channels} channels are not whole heads of {self.head_channels}")
         return self

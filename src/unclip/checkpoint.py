@@ -1,0 +1,296 @@
+"""A stage or a whole pipeline as a folder of JSON and safetensors, read strictly.
+
+model/unclip.json          which stage lies where, sampling defaults, the model's card
+model/clip/config.json     the stage's name and config
+model/clip/weights.safetensors, and what else a stage keeps (CLIP: tokenizer.json)
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from unclip.clip.clip import Clip, ClipConfig
+from unclip.config import Config
+from unclip.decoder.decoder import Decoder, DecoderConfig
+from unclip.errors import CheckpointError, OptionError
+from unclip.options import GenerateOptions
+from unclip.pipeline import Slot, UnCLIP
+from unclip.prior.diffusion_prior import DiffusionPrior, DiffusionPriorConfig
+from unclip.runtime import Runtime, choose_runtime, place
+from unclip.upsampler.upsampler import Upsampler, UpsamplerConfig
+
+FORMAT = 1
+CONFIG, WEIGHTS, INDEX = "config.json", "weights.safetensors", "unclip.json"
+
+STAGES: dict[str, tuple[type[nn.Module], type[Config]]] = {
+    "clip": (Clip, ClipConfig),
+    "prior": (DiffusionPrior, DiffusionPriorConfig),
+    "decoder": (Decoder, DecoderConfig),
+    "upsampler": (Upsampler, UpsamplerConfig),
+}
+
+Residency = Literal["all", "one"]
+"""Keep every stage in memory once used, or only the one that is working."""
+
+
+class Card(Config):
+    """What `unclip info` says about where a model comes from."""
+
+    name: str = "unnamed"
+    description: str = ""
+    licence: str = "unknown"
+    source: str = ""
+
+
+class Index(Config):
+    """The content of unclip.json: folders are relative to it."""
+
+    format: Literal[1] = 1
+    clip: str = "clip"
+    prior: str = "prior"
+    decoder: str = "decoder"
+    upsamplers: dict[int, str] = Field({}, description="By the size each draws.")
+    defaults: GenerateOptions = GenerateOptions()
+    card: Card = Card()
+
+
+def save_stage(
+    stage: Any,
+    folder: Path,
+    *,
+    weights: Mapping[str, Tensor] | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write a stage into ``folder``, replacing what was there once all is written.
+
+    Args:
+        stage: any stage of the contract in `unclip.types`.
+        folder: where; its parents are made.
+        weights: to be written instead of the stage's own, such as an average (EMA).
+        dtype: what floating-point weights are stored as; as they are if not given.
+
+    Raises:
+        CheckpointError: the folder cannot be written (no space, no permission).
+    """
+    with _replacing(Path(folder)) as beside:
+        _write_json(
+            beside / CONFIG,
+            {"format": FORMAT, "stage": stage.name, "config": stage.config.model_dump(mode="json")},
+        )
+        state = {
+            key: _stored(value, dtype) for key, value in (weights or stage.state_dict()).items()
+        }
+        save_file(state, beside / WEIGHTS)
+        if hasattr(stage, "save_extras"):
+            stage.save_extras(beside)
+
+
+def load_stage(folder: Path, runtime: Runtime | None = None) -> Any:
+    """Build the stage a folder describes and read its weights.
+
+    With a ``runtime`` the stage is placed for inference; without, it stays as stored, in
+    float32 on the CPU, for training.
+
+    Raises:
+        CheckpointError: something is missing, damaged or of another structure; it is named.
+    """
+    folder = Path(folder)
+    name, config = read_config(folder)
+    build = STAGES[name][0]
+    stage = Clip.from_config(config, folder) if build is Clip else build(config)
+    _load_weights(stage, folder / WEIGHTS)
+    stage.requires_grad_(runtime is None)
+    if runtime is not None:
+        place(stage.eval(), runtime)
+    return stage
+
+
+def read_config(folder: Path) -> tuple[str, Any]:
+    """The name and config of the stage in ``folder``."""
+    path = Path(folder) / CONFIG
+    values = _read_json(path)
+    if values.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path}: format {values.get('format')} is not known; "
+            f"this version of unclip reads format {FORMAT}"
+        )
+    name = values.get("stage")
+    if name not in STAGES:
+        raise CheckpointError(f"{path}: stage {name!r} is none of {', '.join(STAGES)}")
+    try:
+        return name, STAGES[name][1].parse(values.get("config", {}), source=str(path))
+    except OptionError as error:
+        raise CheckpointError(str(error)) from None
+
+
+def save_pipeline(
+    folder: Path,
+    stages: Mapping[str, nn.Module],
+    *,
+    defaults: GenerateOptions,
+    card: Card,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write stages named as in the index (``upsampler-256`` for one that draws 256 px)."""
+    folder = Path(folder)
+    for name, stage in stages.items():
+        save_stage(stage, folder / name, dtype=dtype)
+    sizes = {int(name.split("-")[1]): name for name in stages if name.startswith("upsampler-")}
+    write_index(folder, Index(upsamplers=sizes, defaults=defaults, card=card))
+
+
+def write_index(folder: Path, index: Index) -> None:
+    """Write unclip.json, which makes a folder of stages a model."""
+    values = index.model_dump(mode="json")
+    values["defaults"] = index.defaults.model_dump(mode="json", exclude_unset=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    beside = folder / (INDEX + ".tmp")
+    _write_json(beside, values)
+    os.replace(beside, folder / INDEX)
+
+
+def read_index(folder: Path) -> Index:
+    """Read unclip.json strictly."""
+    path = Path(folder) / INDEX
+    try:
+        return Index.parse(_read_json(path), source=str(path))
+    except OptionError as error:
+        raise CheckpointError(str(error)) from None
+
+
+def load_pipeline(
+    folder: Path, runtime: Runtime | None = None, residency: Residency = "all"
+) -> UnCLIP:
+    """A model folder as a pipeline. Configs are checked now, weights read when first needed.
+
+    Raises:
+        CheckpointError: the folder is no model, or a part of it is missing or damaged.
+    """
+    folder = Path(folder)
+    runtime = runtime or choose_runtime()
+    index = read_index(folder)
+
+    def slot(name: str, expected: str) -> Slot[Any]:
+        stage, _ = read_config(folder / name)
+        if stage != expected:
+            raise CheckpointError(f"{folder / name} holds a {stage}, not a {expected}")
+        return Slot(lambda: load_stage(folder / name, runtime), keep=residency == "all")
+
+    return UnCLIP(
+        slot(index.clip, "clip"),
+        slot(index.prior, "prior"),
+        slot(index.decoder, "decoder"),
+        {size: slot(name, "upsampler") for size, name in index.upsamplers.items()},
+        size=read_config(folder / index.decoder)[1].size,
+        defaults=index.defaults,
+        name=index.card.name,
+        fingerprint=fingerprint(folder, index),
+    )
+
+
+def fingerprint(folder: Path, index: Index) -> str:
+    """Twelve hexadecimal digits that change when a config or the weights do."""
+    digest = hashlib.sha256()
+    for name in (index.clip, index.prior, index.decoder, *index.upsamplers.values()):
+        for file in (CONFIG, WEIGHTS):
+            with _reading(folder / name / file) as path, path.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:12]
+
+
+def _load_weights(stage: nn.Module, path: Path) -> None:
+    """Copy tensors one by one, so that never two copies of all weights exist."""
+    wanted = stage.state_dict()
+    with _reading(path), safe_open(path, framework="pt") as file:
+        held = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+        for key, tensor in wanted.items():
+            if key not in held:
+                raise CheckpointError(f"{path}: tensor {key} is missing")
+            if held[key] != tuple(tensor.shape):
+                raise CheckpointError(
+                    f"{path}: tensor {key} has shape {held[key]}, not {tuple(tensor.shape)}"
+                )
+        if extra := sorted(set(held) - set(wanted)):
+            raise CheckpointError(f"{path}: tensor {extra[0]} is not part of this stage")
+        with torch.no_grad():
+            for key, tensor in wanted.items():
+                tensor.copy_(file.get_tensor(key))
+
+
+def _stored(value: Tensor, dtype: torch.dtype | None) -> Tensor:
+    value = value.detach().cpu()
+    # safetensors refuses channels_last, and tensors that share memory.
+    return (value.to(dtype) if dtype and value.is_floating_point() else value).clone(
+        memory_format=torch.contiguous_format
+    )
+
+
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """A new folder beside ``folder`` that takes its place when the block succeeds."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be written: {_reason(error)}") from None
+    try:
+        yield beside
+        beside.chmod(0o755)
+        if folder.exists():
+            old = beside.with_name(beside.name + "-old")
+            os.replace(folder, old)
+            os.replace(beside, folder)
+            shutil.rmtree(old)
+        else:
+            os.replace(beside, folder)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{folder} cannot be written: {_reason(error)}") from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[Path]:
+    try:
+        yield path
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} does not exist; is this an unclip model folder?") from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {_reason(error)}") from None
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    with _reading(path):
+        text = path.read_text(encoding="utf-8")
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{path} is damaged: line {error.lineno}: {error.msg}") from None
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} is damaged: it does not hold an object")
+    return values
+
+
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "no space left on the disk"
+    return getattr(error, "strerror", None) or str(error)

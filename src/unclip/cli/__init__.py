@@ -1,0 +1,46 @@
+"""The command line: one command group, one module per noun."""
+
+import sys
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the program and exit with its code."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; an error a user can mend is one line and code 2."""
+    from cyclopts import CycloptsError
+
+    from unclip.cli.app import app
+    from unclip.errors import UnclipError
+
+    try:
+        app(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
+    except UnclipError as error:
+        return _complain(str(error))
+    except CycloptsError as error:
+        return _complain(_in_one_line(error))
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader left: nothing to say, and nobody to say it to
+        return 0
+    return 0
+
+
+def _in_one_line(error: Exception) -> str:
+    from pydantic import ValidationError
+
+    from unclip.config import describe
+
+    cause = error.__cause__
+    if isinstance(cause, ValidationError):
+        return describe(cause)
+    return " ".join(str(error).split())
+
+
+def _complain(message: str) -> int:
+    print(f"unclip: {message}", file=sys.stderr)
+    return 2

@@ -1,0 +1,93 @@
+"""``unclip info``: what a model is made of."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+
+def info(
+    model: str = "emoji",
+    /,
+    *,
+    json_output: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> None:
+    """Show a model: its card, stages, sizes and sampling defaults.
+
+    Parameters
+    ----------
+    model:
+        A shipped model's name, or a model folder.
+    json_output:
+        Print everything, with all configs, as JSON.
+    """
+    facts = describe(model)
+    if json_output:
+        print(json.dumps(facts, indent=2, ensure_ascii=False))
+    else:
+        _show(facts)
+
+
+def describe(model: str) -> dict[str, Any]:
+    """Facts about a model, as plain values."""
+    from unclip.checkpoint import WEIGHTS, fingerprint, read_config, read_index
+    from unclip.load import find
+
+    folder = find(model)
+    index = read_index(folder)
+    stages = {}
+    for name in (index.clip, index.prior, index.decoder, *index.upsamplers.values()):
+        _, config = read_config(folder / name)
+        weights = folder / name / WEIGHTS
+        stages[name] = {
+            "parameters": _count(weights),
+            "bytes": weights.stat().st_size,
+            "config": config.model_dump(mode="json"),
+        }
+    return {
+        "folder": str(folder),
+        "fingerprint": fingerprint(folder, index),
+        "card": index.card.model_dump(),
+        "sizes": [stages[index.decoder]["config"]["size"], *index.upsamplers],
+        "stages": stages,
+        "defaults": index.defaults.model_dump(mode="json"),
+    }
+
+
+def _count(weights: Path) -> int:
+    from math import prod
+
+    from safetensors import safe_open
+
+    with safe_open(weights, framework="np") as file:
+        return sum(prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
+
+
+def _show(facts: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    card = facts["card"]
+    console.print(f"[bold]{card['name']}[/]  {card['description']}")
+    console.print(f"licence      {card['licence']}")
+    if card["source"]:
+        console.print(f"source       {card['source']}")
+    console.print(f"draws        {', '.join(f'{size} px' for size in facts['sizes'])}")
+    console.print(f"fingerprint  {facts['fingerprint']}")
+    table = Table("stage", "parameters", "on disk", "sampling", box=None, pad_edge=False)
+    defaults = facts["defaults"]
+    for name, stage in facts["stages"].items():
+        group = name.split("-")[0]
+        sampling = defaults.get(group) or {}
+        if group == "upsampler":
+            sampling = sampling.get(name.split("-")[1], {})
+        how = ""
+        if sampling:
+            how = f"{sampling['sampler']}, {sampling['steps']} steps"
+            if sampling["guidance"] != 1:
+                how += f", guidance {sampling['guidance']}"
+        millions, megabytes = stage["parameters"] / 1e6, stage["bytes"] / 1e6
+        table.add_row(name, f"{millions:.2f} M", f"{megabytes:.1f} MB", how)
+    console.print(table)

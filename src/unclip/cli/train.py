@@ -1,0 +1,190 @@
+"""``unclip train``: one stage from captioned images into a model folder."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from unclip.clip.clip import Clip
+    from unclip.data.source import Source, StreamSource
+    from unclip.presets import Preset
+
+StageName = Literal["clip", "prior", "decoder", "upsampler"]
+TOKENIZER_CAPTIONS = 200_000
+
+
+def train(
+    stage: StageName,
+    data: str,
+    /,
+    *,
+    output: Annotated[Path, Parameter(alias="-o")] = Path("model"),
+    preset: str = "emoji",
+    assignments: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
+    clip: Path | None = None,
+    start: Annotated[Path | None, Parameter(name="--from")] = None,
+    to: int = 256,
+    caption_column: str | None = None,
+    workers: int = 0,
+    tracker: str | None = None,
+    max_minutes: float | None = None,
+    max_steps: int | None = None,
+    device: str | None = None,
+) -> None:
+    """Train one stage on captioned images; the same command again resumes it.
+
+    Train CLIP first: prior and decoder stand on it. When clip, prior and decoder are there,
+    `unclip generate --model OUTPUT` draws with them.
+
+    Examples:
+        unclip train clip photos -o mine
+
+        unclip train prior photos -o mine
+
+        unclip train decoder photos -o mine --set training.steps=20000
+
+    Parameters
+    ----------
+    stage:
+        Which stage.
+    data:
+        A folder of images with .txt captions, one with metadata.jsonl or .csv, or tar shards.
+    output:
+        The model folder; the stage is written there, its training state to OUTPUT/training.
+    preset:
+        Sizes and recipe: tiny, emoji or paper.
+    assignments:
+        Change a field of the stage's config (network.unet.channels=64), or of its training
+        (training.lr=1e-4). Repeat for more.
+    clip:
+        The CLIP that prior and decoder are trained on, OUTPUT/clip unless given.
+    start:
+        A stage folder to fine-tune from, instead of random weights.
+    to:
+        Size the upsampler draws: 256 or 1024.
+    caption_column:
+        Name of the captions' column in metadata files.
+    workers:
+        Processes that prepare batches.
+    tracker:
+        Also log to tensorboard, or another tracker accelerate knows.
+    max_minutes:
+        Stop with a checkpoint after so long.
+    max_steps:
+        Stop with a checkpoint after so many steps.
+    device:
+        auto, cpu, cuda or mps.
+    """
+    from unclip.checkpoint import load_stage
+    from unclip.data.open_data import open_data
+    from unclip.errors import CheckpointError, OptionError
+    from unclip.presets import preset as named
+    from unclip.training.session import frozen, train_into
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    sizes = named(preset)
+    changes = _assignments(assignments or ())
+    recipe, changes = _training(sizes, stage, to, changes)
+    source = open_data(data, with_captions=stage != "upsampler", caption_column=caption_column)
+    encoder = frozen(clip or output / "clip", device) if stage in ("prior", "decoder") else None
+    if start is not None:
+        if changes:
+            raise OptionError(f"--set {next(iter(changes))}: with --from the config is given")
+        network = load_stage(start)
+        if network.name != stage:
+            raise CheckpointError(f"--from {start} holds a {network.name}, not a {stage}")
+    else:
+        network = _build(stage, sizes, source, encoder, to, changes)
+    report = train_into(
+        output,
+        network,
+        source,
+        recipe,
+        clip=encoder,
+        defaults=sizes.defaults,
+        workers=workers,
+        tracker=tracker,
+        max_minutes=max_minutes,
+        max_steps=max_steps,
+        device=device,
+    )
+    print(f"{stage}: {report.ending} after {report.step} steps, {report.images} images")
+
+
+def _assignments(texts: Iterable[str]) -> dict[str, str]:
+    from unclip.errors import OptionError
+
+    changes = {}
+    for text in texts:
+        path, equals, value = text.partition("=")
+        if not equals:
+            raise OptionError(f"--set {text}: write NAME=VALUE, such as --set training.lr=1e-4")
+        changes[path] = value
+    return changes
+
+
+def _training(
+    sizes: "Preset", stage: StageName, to: int, changes: dict[str, str]
+) -> tuple[Any, dict[str, str]]:
+    """The training config with its overrides, and the overrides left for the stage."""
+    from unclip.errors import OptionError
+
+    name = f"upsampler-{to}" if stage == "upsampler" else stage
+    if name not in sizes.training:
+        known = ", ".join(str(size) for size in sizes.upsamplers)
+        raise OptionError(f"--to {to}: this preset has upsamplers to {known}")
+    prefix = "training."
+    own = {k.removeprefix(prefix): v for k, v in changes.items() if k.startswith(prefix)}
+    rest = {path: value for path, value in changes.items() if not path.startswith(prefix)}
+    return sizes.training[name].override(own), rest
+
+
+def _build(
+    stage: StageName,
+    sizes: "Preset",
+    source: "Source | StreamSource",
+    clip: "Clip | None",
+    to: int,
+    changes: dict[str, str],
+) -> Any:
+    from unclip.clip.clip import Clip
+    from unclip.clip.tokenizer import Tokenizer
+    from unclip.decoder.decoder import Decoder
+    from unclip.prior.diffusion_prior import DiffusionPrior
+    from unclip.upsampler.upsampler import Upsampler
+
+    if stage == "clip":
+        config = sizes.clip.override(changes)
+        words = _captions(source)
+        return Clip(config, Tokenizer.train(words, vocabulary=config.text.vocabulary))
+    if stage == "upsampler":
+        return Upsampler(sizes.upsamplers[to].override(changes))
+    assert clip is not None
+    if stage == "prior":
+        return DiffusionPrior(sizes.prior(clip.config).override(changes))
+    return Decoder(sizes.decoder(clip.config).override(changes))
+
+
+def _captions(source: "Source | StreamSource") -> list[str]:
+    """Captions to learn the vocabulary from: the first of the data, in its own order."""
+    from itertools import islice, takewhile
+
+    from unclip.data.source import BadSample, Sample, StreamSource
+
+    def samples() -> Iterator[Sample | BadSample]:
+        if isinstance(source, StreamSource):
+            first_epoch = takewhile(lambda item: item.epoch == 0, source.stream(seed=0))
+            yield from (item.sample for item in first_epoch)
+            return
+        for index in range(len(source)):
+            try:
+                yield source.sample(index)
+            except BadSample as bad:
+                yield bad
+
+    usable = (sample for sample in samples() if isinstance(sample, Sample))
+    captions = (caption for sample in usable for caption in sample.captions)
+    return list(islice(captions, TOKENIZER_CAPTIONS))

@@ -1,0 +1,237 @@
+"""The paper's Figure 2: a prompt becomes a text embedding, an image embedding, an image.
+
+P(x|y) = P(x|z_i, y) · P(z_i|y) (§2). Stages come as slots, loaded when first needed.
+"""
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+import unclip
+from unclip.clip.clip import Clip
+from unclip.decoder.decoder import Decoder
+from unclip.errors import OptionError, PromptError
+from unclip.images import save_png, to_pil
+from unclip.options import GenerateOptions
+from unclip.prior.diffusion_prior import DiffusionPrior
+from unclip.randomness import Randomness
+from unclip.types import Sampling, Step, TextFeatures, finish
+from unclip.upsampler.upsampler import Upsampler
+
+S = TypeVar("S")
+
+
+class Slot(Generic[S]):
+    """A stage that is loaded when first used and can be let go of to free its memory."""
+
+    def __init__(self, load: Callable[[], S], *, keep: bool = True) -> None:
+        self._load = load
+        self._keep = keep
+        self._stage: S | None = None
+
+    @classmethod
+    def holding(cls, stage: S) -> "Slot[S]":
+        """A slot around a stage that is in memory already."""
+        return cls(lambda: stage)
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the stage is in memory now."""
+        return self._stage is not None
+
+    def get(self) -> S:
+        """The stage, loading it if need be."""
+        if self._stage is None:
+            self._stage = self._load()
+        return self._stage
+
+    def done(self) -> None:
+        """Say that the stage is not needed for now; it is freed unless it is kept."""
+        if not self._keep:
+            self._stage = None
+
+
+@dataclass(frozen=True)
+class Generated:
+    """One image and how it came about."""
+
+    image: Image.Image
+    prompt: str
+    seed: int
+    score: float
+    """Cosine between the image's CLIP embedding and the prompt's: higher fits better."""
+    recipe: dict[str, Any]
+    """All that is needed to make the image again; `save` writes it into the PNG."""
+
+    def save(self, path: Path | str) -> Path:
+        """Write a PNG with the recipe inside. Never overwrites.
+
+        Raises:
+            ImageError: the file exists, or cannot be written.
+        """
+        save_png(self.image, path, self.recipe)
+        return Path(path)
+
+
+class UnCLIP:
+    """Text to image through CLIP image embeddings.
+
+    Args:
+        clip: encodes prompts, and scores the images.
+        prior: draws image embeddings for a text.
+        decoder: draws small images for image embeddings.
+        upsamplers: enlarge them, by the size each draws.
+        size: of the decoder's images, in pixels a side.
+        defaults: options where a caller sets none.
+        name: what a recipe calls this model.
+        fingerprint: identifies the weights in a recipe.
+    """
+
+    def __init__(
+        self,
+        clip: Slot[Clip],
+        prior: Slot[DiffusionPrior],
+        decoder: Slot[Decoder],
+        upsamplers: Mapping[int, Slot[Upsampler]],
+        *,
+        size: int,
+        defaults: GenerateOptions | None = None,
+        name: str = "unnamed",
+        fingerprint: str = "",
+    ) -> None:
+        self.clip, self.prior, self.decoder = clip, prior, decoder
+        self.upsamplers = dict(sorted(upsamplers.items()))
+        self.sizes = (size, *self.upsamplers)
+        self.defaults = defaults or GenerateOptions()
+        self.name, self.fingerprint = name, fingerprint
+
+    def generate(
+        self, prompts: str | Sequence[str], options: GenerateOptions | None = None
+    ) -> list[Generated]:
+        """Draw images for prompts; for each prompt in turn, best CLIP score first.
+
+        Raises:
+            PromptError: a prompt is empty, or none is given.
+            OptionError: a size this model does not draw.
+        """
+        return finish(self.stream(prompts, options))
+
+    def stream(
+        self, prompts: str | Sequence[str], options: GenerateOptions | None = None
+    ) -> Generator[Step, None, list[Generated]]:
+        """`generate`, yielding each sampling step on the way. Closing the generator cancels."""
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        options = (options or GenerateOptions()).over(self.defaults)
+        _check(prompts)
+        self._refiners(options)
+        jobs = [
+            (position, prompt, options.seed + i)
+            for position, prompt in enumerate(prompts)
+            for i in range(options.images)
+        ]
+        drawn: list[tuple[int, Generated]] = []
+        for start in range(0, len(jobs), options.batch):
+            positions, texts, seeds = zip(*jobs[start : start + options.batch], strict=True)
+            drawn += zip(positions, (yield from self._draw(texts, seeds, options)), strict=True)
+        drawn.sort(key=lambda item: (item[0], -item[1].score))
+        return [generated for _, generated in drawn]
+
+    def encode_text(self, prompts: Sequence[str]) -> TextFeatures:
+        """Prompts to what prior and decoder are conditioned on."""
+        text = self.clip.get().encode_text(prompts)
+        self.clip.done()
+        return text
+
+    def encode_image(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """Images in [-1, 1], of any size, to image embeddings z_i."""
+        embedding = self.clip.get().encode_image(images)
+        self.clip.done()
+        return embedding
+
+    def embed(
+        self, text: TextFeatures, options: GenerateOptions, randomness: Randomness
+    ) -> Sampling:
+        """Draw an image embedding z_i [b d] for each text (P(z_i|y))."""
+        prior = self.prior.get()
+        embedding = yield from prior.sample(
+            text, options.prior, randomness.split("prior"), candidates=options.candidates
+        )
+        self.prior.done()
+        return embedding
+
+    def decode(
+        self,
+        image_embedding: Float[Tensor, "b d"],
+        text: TextFeatures | None,
+        options: GenerateOptions,
+        randomness: Randomness,
+    ) -> Sampling:
+        """Draw images [b 3 h w] in [-1, 1] for image embeddings (P(x|z_i, y))."""
+        decoder = self.decoder.get()
+        images = yield from decoder.sample(
+            image_embedding, text, options.decoder, randomness.split("decoder")
+        )
+        self.decoder.done()
+        return (yield from self.upsample(images, options, randomness))
+
+    def upsample(
+        self, images: Float[Tensor, "b 3 h w"], options: GenerateOptions, randomness: Randomness
+    ) -> Sampling:
+        """Enlarge the decoder's images to the size asked for."""
+        for size, slot in self._refiners(options):
+            sampling = options.upsampler.get(str(size))
+            if sampling is None:
+                raise OptionError(f"the model has no sampling defaults for {size} px")
+            upsampler = slot.get()
+            images = yield from upsampler.sample(
+                images, sampling, randomness.split(f"upsampler {size}"), tile=options.tile
+            )
+            slot.done()
+        return images
+
+    def _draw(
+        self, prompts: Sequence[str], seeds: Sequence[int], options: GenerateOptions
+    ) -> Generator[Step, None, list[Generated]]:
+        randomness = Randomness(seeds)
+        text = self.encode_text(prompts)
+        image_embedding = yield from self.embed(text, options, randomness)
+        images = yield from self.decode(image_embedding, text, options, randomness)
+        scores = torch.cosine_similarity(self.encode_image(images), text.embedding).tolist()
+        pictures = [to_pil(image) for image in images]
+        return [
+            Generated(picture, prompt, seed, score, self._recipe(prompt, seed, options))
+            for picture, prompt, seed, score in zip(pictures, prompts, seeds, scores, strict=True)
+        ]
+
+    def _refiners(self, options: GenerateOptions) -> list[tuple[int, Slot[Upsampler]]]:
+        size = options.size or self.sizes[-1]
+        if size not in self.sizes:
+            known = ", ".join(str(known) for known in self.sizes)
+            raise OptionError(f"size {size} cannot be drawn by this model; choose from {known}")
+        return [(step, slot) for step, slot in self.upsamplers.items() if step <= size]
+
+    def _recipe(self, prompt: str, seed: int, options: GenerateOptions) -> dict[str, Any]:
+        asked = options.model_dump(mode="json", exclude={"images", "seed", "batch"})
+        return {
+            "software": f"unclip {unclip.__version__}",
+            "command": "generate",
+            "model": self.name,
+            "fingerprint": self.fingerprint,
+            "prompt": prompt,
+            "options": {**asked, "seed": seed},
+        }
+
+
+def _check(prompts: Sequence[str]) -> None:
+    if not prompts:
+        raise PromptError("no prompt given; say in words what to draw")
+    for position, prompt in enumerate(prompts, start=1):
+        if not prompt.strip():
+            which = f"prompt {position} is empty" if len(prompts) > 1 else "the prompt is empty"
+            raise PromptError(f"{which}; say in words what to draw")

@@ -1,0 +1,146 @@
+"""A stage trained into a model folder: loader, frozen CLIP, previews, and where things lie.
+
+model/clip  model/prior  model/decoder  model/upsampler-256    finished, averaged weights
+model/training/<stage>   state to resume from, log and previews
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from unclip.checkpoint import Card, Index, load_stage, read_index, save_stage, write_index
+from unclip.clip.clip import Clip
+from unclip.data.loader import Loader
+from unclip.data.source import Source, StreamSource
+from unclip.data.transforms import RandomCropMultiple, SquareResize, Transform
+from unclip.errors import CheckpointError
+from unclip.options import GenerateOptions
+from unclip.prior.diffusion_prior import DiffusionPrior
+from unclip.runtime import choose_runtime
+from unclip.training.conditioner import FrozenClip
+from unclip.training.config import TrainingConfig
+from unclip.training.preview import preview_of
+from unclip.training.trainer import TrainingReport, train
+from unclip.types import Batch
+
+MEASURED_BATCHES = 16
+
+
+def folder_of(stage: Any) -> str:
+    """The folder of a stage in its model: its name, and for an upsampler the size it draws."""
+    name = str(stage.name)
+    return f"{name}-{stage.config.high}" if name == "upsampler" else name
+
+
+def train_into(
+    model: Path,
+    stage: Any,
+    source: Source | StreamSource,
+    config: TrainingConfig,
+    *,
+    clip: Clip | None = None,
+    transform: Transform | None = None,
+    defaults: GenerateOptions | None = None,
+    workers: int = 0,
+    tracker: str | None = None,
+    max_minutes: float | None = None,
+    max_steps: int | None = None,
+    device: str | None = None,
+) -> TrainingReport:
+    """Train ``stage`` on ``source`` and put it into the folder ``model``, or continue to.
+
+    Args:
+        model: the model folder; it may hold other stages already.
+        stage: as in `train`.
+        source: from `open_data`, or your own.
+        config: how to train.
+        clip: frozen; the prior and the decoder are conditioned on it.
+        transform: images to tensors; what suits the stage if not given.
+        defaults: sampling defaults to write for a new model.
+        workers: processes that prepare batches.
+        tracker: as in `train`; so are the other arguments.
+        max_minutes: see `train`.
+        max_steps: see `train`.
+        device: see `train`.
+
+    Raises:
+        UnclipError: as `train`, `Loader` and `save_stage` do.
+    """
+    rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if config.batch % processes:
+        raise CheckpointError(f"batch {config.batch} does not divide by {processes} processes")
+    loader = Loader(
+        source,
+        config.batch // processes,
+        transform or transform_for(stage),
+        config.seed,
+        rank=rank,
+        processes=processes,
+        workers=workers,
+    )
+    conditioner = FrozenClip(clip, stage.needs) if clip is not None else None
+    report = train(
+        stage,
+        loader,
+        config,
+        model / "training" / folder_of(stage),
+        conditioner=conditioner,
+        preview=preview_of(stage, loader, conditioner, defaults or GenerateOptions()),
+        tracker=tracker,
+        max_minutes=max_minutes,
+        max_steps=max_steps,
+        device=device,
+    )
+    if rank == 0:
+        finished = load_stage(report.folder)
+        if isinstance(finished, DiffusionPrior) and conditioner is not None:
+            _measure(finished, loader, conditioner)
+        save_stage(finished, model / folder_of(stage))
+        _register(model, folder_of(stage), defaults)
+    return report
+
+
+def transform_for(stage: Any) -> Transform:
+    """How images become what ``stage`` trains on: random squares, whole images, or crops."""
+    if stage.name == "upsampler":
+        config = stage.config
+        return RandomCropMultiple(
+            size=config.training_crop, image_size=config.high, multiple=config.factor
+        )
+    if stage.name == "clip":
+        return SquareResize(size=stage.config.image.size, crop="random")
+    if stage.name == "decoder":
+        return SquareResize(size=stage.config.size)
+    return SquareResize(size=64)
+
+
+def _measure(prior: DiffusionPrior, loader: Loader, conditioner: FrozenClip) -> None:
+    """Fill in the analytic variance (§4.4), which depends on the finished weights."""
+    if prior.process.config.variance != "analytic":
+        return
+
+    def batches() -> Iterator[Batch]:
+        for batch, _ in zip(loader.batches(0), range(MEASURED_BATCHES), strict=False):
+            yield conditioner(batch)
+
+    prior.measure_posterior(batches())
+
+
+def _register(model: Path, folder: str, defaults: GenerateOptions | None) -> None:
+    try:
+        index = read_index(model)
+    except CheckpointError:
+        index = Index(defaults=defaults or GenerateOptions(), card=Card(name=model.name))
+    if folder.startswith("upsampler-"):
+        sizes = {**index.upsamplers, int(folder.split("-")[1]): folder}
+        index = index.model_copy(update={"upsamplers": dict(sorted(sizes.items()))})
+    write_index(model, index)
+
+
+def frozen(clip_folder: Path, device: str | None = None) -> Clip:
+    """A trained CLIP, placed for inference."""
+    clip = load_stage(clip_folder, choose_runtime(device))
+    if not isinstance(clip, Clip):
+        raise CheckpointError(f"{clip_folder} holds a {clip.name}, not a clip")
+    return clip
