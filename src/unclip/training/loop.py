@@ -145,7 +145,7 @@ class Training:
             if hasattr(batches, "close"):
                 batches.close()
         self._save()
-        if ending and ending != "done":
+        if ending:
             self.display.note(f"stopped after step {self.progress.step} ({ending}); saved")
         folder = self.run / self.name
         return TrainingReport(

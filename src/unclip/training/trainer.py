@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin
+from accelerate.utils import GradientAccumulationPlugin
 from torch import nn
 
 from unclip.errors import OptionError, TrainingError
@@ -69,7 +69,6 @@ def train(
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         log_with=_known(tracker),
         project_dir=str(run),
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
     stop = Stop(accelerator, max_minutes)
     runtime = replace(runtime, device=accelerator.device)
