@@ -112,7 +112,7 @@ def _small_unet(
         middle_attention=context is not None,
         context_width=context,
         head_channels=32,
-        groups=8,
+        groups=max(1, channels // 16),
         patch=patch,
     )
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from unclip.config import Config
+from unclip.nn.attention import attend
 from unclip.nn.layers import QuickGELU
 
 Activation = Literal["gelu", "quick_gelu"]
@@ -23,6 +24,7 @@ class TransformerConfig(Config):
     mlp_ratio: float = 4.0
     activation: Activation = "gelu"
     dropout: float = 0.0
+    """Of what each MLP adds, in training."""
 
 
 def causal_mask(length: int, device: torch.device | str = "cpu") -> Bool[Tensor, "length length"]:
@@ -38,10 +40,9 @@ def key_mask(mask: Bool[Tensor, "b length"]) -> Bool[Tensor, "b 1 1 length"]:
 class Attention(nn.Module):
     """Multi-head self-attention; queries, keys and values stacked in thirds."""
 
-    def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.dropout = dropout
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
@@ -50,9 +51,7 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "b length width"]:
         """Attend; ``mask`` (True: may attend) broadcasts to (b, heads, length, length)."""
         q, k, v = rearrange(self.qkv(x), "b n (qkv h w) -> qkv b h n w", qkv=3, h=self.heads)
-        dropout = self.dropout if self.training else 0.0
-        y = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
-        return self.out(rearrange(y, "b h n w -> b n (h w)"))
+        return self.out(rearrange(attend(q, k, v, mask), "b h n w -> b n (h w)"))
 
 
 class Block(nn.Module):
@@ -62,7 +61,7 @@ class Block(nn.Module):
         super().__init__()
         hidden = int(config.width * config.mlp_ratio)
         self.norm_1 = nn.LayerNorm(config.width)
-        self.attention = Attention(config.width, config.heads, config.dropout)
+        self.attention = Attention(config.width, config.heads)
         self.norm_2 = nn.LayerNorm(config.width)
         self.mlp = nn.Sequential(
             nn.Linear(config.width, hidden),
