@@ -100,6 +100,8 @@ def plural(name: str) -> str:
             return " ".join([_IRREGULAR[first], *others]) + rest
     if noun in _IRREGULAR:
         noun = _IRREGULAR[noun]
+    elif noun.endswith("man") and noun not in ("human", "talisman"):
+        noun = noun[:-2] + "en"
     elif re.search(r"(s|x|z|ch|sh)$", noun):
         noun += "es"
     elif re.search(r"[^aeiou]y$", noun):

@@ -77,7 +77,7 @@ class Concept:
 def cluster(name: str) -> str:
     """Name of a concept without man, woman or person, so that all three share a split."""
     words = re.sub(r"\b(wo)?m[ae]n\b|\b(person|people)\b", " ", name)
-    return " ".join(re.sub(r"\b(with|in)\s*$|^\s*with\b", " ", words).split()) or "person"
+    return " ".join(re.sub(r"\b(with|in)\s*$|^\s*with( a)?\b", " ", words).split()) or "person"
 
 
 def squash(name: str) -> str:
