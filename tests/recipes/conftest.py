@@ -38,7 +38,8 @@ def build_table() -> Table:
     concepts = {}
     for number, name in enumerate(ANIMALS):
         concept = Concept(f"{number:x}", group=3, subgroup=34)
-        concept.names = {"en": [name, f"{name} face"], "ko": [f"동물{chr(0xAC00 + 28 * number)}"]}
+        syllable = chr(0xAC00 + 28 * number)
+        concept.names = {"en": [name, f"{name} face"], "ko": [f"동물{syllable}"]}
         concept.keywords = {
             "en": [f"{name}ish", f"tame{name}", "farmyard"],
             "ko": [f"낱말{chr(0xAC00 + 28 * number)}"],
@@ -52,7 +53,8 @@ def build_table() -> Table:
         for name, key in zip(ANIMALS, concepts, strict=False)
     ]
     drawings += [Drawing("game-icons", name, name, "game-icons", True) for name in TOOLS]
-    drawings += [Drawing("flat-color-icons", n, n, "flat-color-icons", False) for n in TOOLS[:6]]
+    colour = "flat-color-icons"
+    drawings += [Drawing(colour, name, name, colour, False) for name in TOOLS[:6]]
     for drawing in drawings:
         cluster = concepts[drawing.concept].cluster
         if concepts[drawing.concept].group >= 0 and held_concept(cluster):
