@@ -34,7 +34,7 @@ def own_colour(number: int) -> tuple[int, int, int]:
 
 
 def build_table() -> Table:
-    """51 animals in three sets, one of them one-coloured, and 15 icons, most of them one-coloured."""
+    """51 animals in three sets, one of them one-coloured; 15 such icons, 6 also in colour."""
     concepts = {}
     for number, name in enumerate(ANIMALS):
         concept = Concept(f"{number:x}", group=3, subgroup=34)
