@@ -30,6 +30,14 @@ MAX_PIXELS = 89_478_485
 # Pillow also reads formats that run other programs (EPS) or that nobody trains on.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
 _RECIPE = "unclip"
+_FONTS = (
+    "NotoSansCJK-Regular.ttc",
+    "NanumGothic.ttf",
+    "AppleSDGothicNeo.ttc",
+    "malgun.ttf",
+    "DejaVuSans.ttf",
+)
+_READABLE = 128
 
 
 def decode(source: bytes | str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -148,12 +156,15 @@ def contact_sheet(
 ) -> Image.Image:
     """Arrange pictures in rows on white, each centred in its cell, captions below.
 
-    Captions take two lines at most; a longer one ends in an ellipsis.
+    Captions take two lines at most; a longer one ends in an ellipsis. Under captions, pictures
+    of less than 128 pixels are shown at a whole multiple of their size.
     """
     if not images:
         raise ImageError("a contact sheet needs at least one picture")
     if captions is not None and len(captions) != len(images):
         raise ImageError(f"{len(images)} pictures but {len(captions)} captions")
+    if captions is not None:
+        images = _readable(images)
     columns = max(1, min(columns, len(images)))
     gap = 8
     width, height = (max(image.size[axis] for image in images) for axis in (0, 1))
@@ -173,6 +184,15 @@ def contact_sheet(
             for j, words in enumerate(_wrap(captions[i], width, font.getlength)):
                 draw.text((left, top + height + 2 + round(1.2 * j * line)), words, "black", font)
     return sheet
+
+
+def _readable(images: Sequence[Image.Image]) -> list[Image.Image]:
+    """Repeat pixels until the widest picture leaves room for words."""
+    factor = -(-_READABLE // max(image.width for image in images))
+    return [
+        image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+        for image in images
+    ]
 
 
 @contextlib.contextmanager
@@ -254,7 +274,7 @@ def _publish(beside: Path, path: Path) -> None:
 def _font(text: str, size: int) -> Any:
     """Pillow's own font, or for scripts it lacks the first usual system font that is there."""
     if any(ord(letter) > 0x24F for letter in text):
-        for name in ("NotoSansCJK-Regular.ttc", "AppleSDGothicNeo.ttc", "malgun.ttf", "DejaVuSans"):
+        for name in _FONTS:
             with contextlib.suppress(OSError):
                 return ImageFont.truetype(name, size)
     return ImageFont.load_default(size)

@@ -131,7 +131,9 @@ def _upsampler(
 
 
 _X0 = DiffusionConfig(target="x0")
-_V = DiffusionConfig(target="v", weighting="min_snr")
+_X0_WEIGHTED = DiffusionConfig(target="x0", weighting="min_snr")
+"""For networks that see patches: noise of a patch's 48 numbers and more fits through no small
+width, a clean patch does."""
 
 TINY = Preset(
     clip=ClipConfig(
@@ -148,8 +150,8 @@ TINY = Preset(
         TransformerConfig(width=32, depth=1, heads=2),
     ),
     upsamplers={
-        256: _upsampler(64, _small_unet(32, (1,), 1, 4, None), _V, Blur(), 64),
-        1024: _upsampler(256, _small_unet(32, (1,), 1, 8, None), _V, Bsr(), 64),
+        256: _upsampler(64, _small_unet(32, (1,), 1, 4, None), _X0_WEIGHTED, Blur(), 64),
+        1024: _upsampler(256, _small_unet(32, (1,), 1, 8, None), _X0_WEIGHTED, Bsr(), 64),
     },
     training={
         name: TrainingConfig(steps=steps, batch=8, lr=1e-3, warmup=5, log_every=5)
@@ -195,17 +197,17 @@ EMOJI = Preset(
     decoder=_decoder(
         _small_unet(64, (1, 2), 2, 4, context=192),
         TransformerConfig(width=192, depth=2, heads=3),
-        diffusion=_V,
+        diffusion=_X0_WEIGHTED,
         text_drop=0.15,
     ),
     upsamplers={
-        256: _upsampler(64, _small_unet(64, (1, 1), 1, 4, None), _V, Blur(), 64),
-        1024: _upsampler(256, _small_unet(48, (1,), 1, 8, None), _V, Bsr(), 128),
+        256: _upsampler(64, _small_unet(64, (1, 1), 1, 4, None), _X0_WEIGHTED, Blur(), 64),
+        1024: _upsampler(256, _small_unet(48, (1,), 1, 8, None), _X0_WEIGHTED, Bsr(), 128),
     },
     training={
         "clip": TrainingConfig(steps=1000, batch=256, lr=1e-3, warmup=100, **_EMOJI_TRAINING),
         "prior": TrainingConfig(steps=500, batch=256, lr=1e-3, warmup=50, **_EMOJI_TRAINING),
-        "decoder": TrainingConfig(steps=3000, batch=64, lr=1e-3, warmup=150, **_EMOJI_TRAINING),
+        "decoder": TrainingConfig(steps=3500, batch=64, lr=1e-3, warmup=150, **_EMOJI_TRAINING),
         "upsampler-256": TrainingConfig(
             steps=1200, batch=32, lr=1e-3, warmup=50, **_EMOJI_TRAINING
         ),
