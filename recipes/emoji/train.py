@@ -16,12 +16,11 @@ from pathlib import Path
 from scenes import Scenes
 
 from unclip.clip.clip import Clip
-from unclip.clip.tokenizer import Tokenizer
 from unclip.data.transforms import SquareResize
 from unclip.decoder.decoder import Decoder
 from unclip.presets import Preset, preset
 from unclip.prior.diffusion_prior import DiffusionPrior
-from unclip.training.session import folder_of, frozen, train_into
+from unclip.training.session import folder_of, frozen, tokenizer_for, train_into
 from unclip.upsampler.upsampler import Upsampler
 
 STAGES = ("clip", "decoder", "upsampler-256", "prior", "upsampler-1024")
@@ -60,9 +59,14 @@ def train_stage(
     clip = frozen(out / "clip") if kind in ("prior", "decoder") else None
     match kind:
         case "clip":
-            captions = source.batch(range(TOKENIZER_CAPTIONS)).captions
-            vocabulary = sizes.clip.text.vocabulary
-            stage = Clip(sizes.clip, Tokenizer.train(captions, vocabulary=vocabulary))
+            stage = Clip(
+                sizes.clip,
+                tokenizer_for(
+                    out,
+                    lambda: source.batch(range(TOKENIZER_CAPTIONS)).captions,
+                    sizes.clip.text.vocabulary,
+                ),
+            )
         case "prior":
             stage = DiffusionPrior(sizes.prior(clip.config))
         case "decoder":

@@ -97,7 +97,7 @@ def train(
         if network.name != stage:
             raise CheckpointError(f"--from {start} holds a {network.name}, not a {stage}")
     else:
-        network = _build(stage, sizes, source, encoder, to, changes)
+        network = _build(stage, output, sizes, source, encoder, to, changes)
     report = train_into(
         output,
         network,
@@ -144,6 +144,7 @@ def _training(
 
 def _build(
     stage: StageName,
+    output: Path,
     sizes: "Preset",
     source: "Source | StreamSource",
     clip: "Clip | None",
@@ -151,15 +152,15 @@ def _build(
     changes: dict[str, str],
 ) -> Any:
     from unclip.clip.clip import Clip
-    from unclip.clip.tokenizer import Tokenizer
     from unclip.decoder.decoder import Decoder
     from unclip.prior.diffusion_prior import DiffusionPrior
+    from unclip.training.session import tokenizer_for
     from unclip.upsampler.upsampler import Upsampler
 
     if stage == "clip":
         config = sizes.clip.override(changes)
-        words = _captions(source)
-        return Clip(config, Tokenizer.train(words, vocabulary=config.text.vocabulary))
+        words = tokenizer_for(output, lambda: _captions(source), config.text.vocabulary)
+        return Clip(config, words)
     if stage == "upsampler":
         return Upsampler(sizes.upsamplers[to].override(changes))
     assert clip is not None

@@ -5,12 +5,13 @@ model/training/<stage>   state to resume from, log and previews
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from unclip.checkpoint import Card, Index, load_stage, read_index, save_stage, write_index
-from unclip.clip.clip import Clip
+from unclip.clip.clip import TOKENIZER, Clip
+from unclip.clip.tokenizer import Tokenizer
 from unclip.data.loader import Loader
 from unclip.data.source import Source, StreamSource
 from unclip.data.transforms import RandomCropMultiple, SquareResize, Transform
@@ -99,6 +100,19 @@ def train_into(
         save_stage(finished, model / folder_of(stage))
         _register(model, folder_of(stage), defaults)
     return report
+
+
+def tokenizer_for(model: Path, captions: Callable[[], Iterable[str]], vocabulary: int) -> Tokenizer:
+    """The vocabulary of the CLIP in training in ``model``, or one learned from ``captions``.
+
+    A resumed CLIP must keep its own: other merges would give its embeddings other meanings.
+    """
+    saved = model / "training" / Clip.name / Clip.name / TOKENIZER
+    return (
+        Tokenizer.load(saved)
+        if saved.exists()
+        else Tokenizer.train(captions(), vocabulary=vocabulary)
+    )
 
 
 def transform_for(stage: Any) -> Transform:
