@@ -43,7 +43,7 @@ def test_killed_training_ends_with_the_same_weights(tmp_path):
         assert process.returncode == -signal.SIGKILL
         assert read_progress(latest_state(killed)).step < 150
     for process in (start(killed), beside):
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=400)
         assert process.returncode == 0, errors.decode()
 
     first, second = latest_state(straight), latest_state(killed)

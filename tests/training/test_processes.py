@@ -29,7 +29,7 @@ def test_two_processes_learn_what_one_with_twice_the_batch_learns(tmp_path):
         for arguments, run in (([], one), (launcher, two))
     ]
     for process in running:
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=400)
         assert process.returncode == 0, errors.decode()
 
     curves = [[line["losses"] for line in read_log(run / "log.jsonl")] for run in (one, two)]
