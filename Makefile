@@ -32,7 +32,7 @@ install-dev: .venv/.installed-dev
 .venv/.installed-dev: .venv/.installed
 	$(PIP) --editable '.[dev]'
 	# A reference of the CLIP tests, without the torchvision it asks for: there is no CPU build of that.
-	$(PIP) --no-deps open_clip_torch==3.3.0 ftfy==6.3.1 wcwidth==0.9.4 timm==1.0.31
+	$(PIP) --no-deps open_clip_torch==3.3.0 ftfy==6.3.1 wcwidth==0.9.4
 	touch $@
 
 clean:
