@@ -3,6 +3,7 @@
     python recipes/emoji/train.py                       # all stages, resumable by the same command
     python recipes/emoji/train.py --stages clip prior   # some of them
     python recipes/emoji/train.py --minutes 60          # stop cleanly after an hour
+    python recipes/emoji/train.py --start src/unclip/models/emoji   # train what is there further
 
 The result is a model folder (default runs/emoji) that `unclip generate --model` opens.
 """
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from scenes import Scenes
 
+from unclip.checkpoint import load_stage
 from unclip.clip.clip import Clip
 from unclip.data.transforms import SquareResize
 from unclip.decoder.decoder import Decoder
@@ -35,6 +37,7 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="cpu")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
     parser.add_argument("--minutes", type=float, default=None, help="budget of all stages")
+    parser.add_argument("--start", type=Path, help="a model to continue from, such as the shipped")
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--nice", type=int, default=10)
     arguments = parser.parse_args()
@@ -46,18 +49,21 @@ def main() -> None:
         left = None if end is None else (end - time.monotonic()) / 60
         if left is not None and left <= 0:
             break
-        train_stage(name, sizes, arguments.cache, arguments.out, left, arguments.workers)
+        train_stage(name, sizes, arguments, left)
 
 
 def train_stage(
-    name: str, sizes: Preset, cache: Path, out: Path, minutes: float | None, workers: int
+    name: str, sizes: Preset, arguments: argparse.Namespace, minutes: float | None
 ) -> None:
     """Train one stage, or continue to; CLIP first, since prior and decoder stand on it."""
     config = sizes.training[name]
     kind, _, size = name.partition("-")
-    source = Scenes(cache, size=int(size) if size else 64, seed=config.seed)
+    out = arguments.out
+    source = Scenes(arguments.cache, size=int(size) if size else 64, seed=config.seed)
     clip = frozen(out / "clip") if kind in ("prior", "decoder") else None
     match kind:
+        case _ if arguments.start:
+            stage = load_stage(arguments.start / name)
         case "clip":
             stage = Clip(
                 sizes.clip,
@@ -83,7 +89,7 @@ def train_stage(
         # Scenes come in the right size; only upsamplers cut crops.
         transform=None if kind == "upsampler" else SquareResize(size=source.size),
         defaults=sizes.defaults,
-        workers=workers,
+        workers=arguments.workers,
         max_minutes=minutes,
     )
     logging.info("%s: %s after %d images", name, report.ending, report.images)

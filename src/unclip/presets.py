@@ -232,7 +232,7 @@ EMOJI = _emoji(
     {
         "clip": _emoji_training(1000, 256, 1e-3, 100),
         "prior": _emoji_training(500, 256, 1e-3, 50),
-        "decoder": _emoji_training(3500, 64, 1e-3, 150),
+        "decoder": _emoji_training(2800, 64, 1e-3, 150),
         "upsampler-256": _emoji_training(1200, 32, 1e-3, 50),
         "upsampler-1024": _emoji_training(600, 16, 1e-3, 50),
     },
