@@ -6,6 +6,7 @@ swapped, order mirrored), the foil says so; an evaluator must prefer the caption
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Literal
 
@@ -20,7 +21,7 @@ from splits import COLOURS, held_colour, held_colour_pairs, held_relation, train
 
 from unclip.randomness import derive_seed
 
-Split = Literal["train", "B", "C", "D", "E", "S"]
+Split = Literal["train", "B", "C", "D", "D trained", "E", "S"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,10 @@ class Question:
 
 
 def held_out(source: Scenes, split: Split, count: int = 500) -> list[Question]:
-    """The first ``count`` questions of a split; ``train`` gives training scenes for comparison.
+    """The first ``count`` questions of a split.
+
+    For comparison, ``train`` gives training scenes, ``D trained`` the questions of D with colours
+    that training shows.
 
     Raises:
         ValueError: there is no such split.
@@ -105,14 +109,14 @@ def _keywords(source: Scenes, rng: Random) -> Iterator[_Item]:
     return _alone_on_white(rows, rng, caption)
 
 
-def _colours(source: Scenes, rng: Random) -> Iterator[_Item]:
+def _colours(source: Scenes, rng: Random, trained: bool = False) -> Iterator[_Item]:
     """Split D: a glyph in a colour, or on a background, it was never trained with."""
     rows = [row for row in _rows(source, "train") if row.art.one_colour]
     names = list(COLOURS)
     while True:
         row, ink, paper = rng.choice(rows), rng.choice(names), rng.choice(names)
         unseen = held_colour(row.cluster, ink) or (ink, paper) in held_colour_pairs()
-        if ink == paper or not unseen:
+        if ink == paper or unseen == trained:
             continue
         name = without_colour(row.names["en"][0], "en")
         words = [
@@ -157,6 +161,7 @@ _SPLITS: dict[str, Callable[[Scenes, Random], Iterator[_Item]]] = {
     "B": _cells,
     "C": _concepts,
     "D": _colours,
+    "D trained": partial(_colours, trained=True),
     "E": _relations,
     "S": _keywords,
 }

@@ -59,13 +59,22 @@ class Scenes:
         folder: what `build.py` packed.
         size: side of the images: 64, 256 or 1024.
         seed: another seed, other scenes.
+        everything: whether the held-out splits occur, too. For an evaluator, which has to know
+            what it judges; never for a model that is judged.
     """
 
-    def __init__(self, folder: Path | str = "cache/emoji", size: int = 64, seed: int = 0) -> None:
+    def __init__(
+        self,
+        folder: Path | str = "cache/emoji",
+        size: int = 64,
+        seed: int = 0,
+        everything: bool = False,
+    ) -> None:
         self.atlas = Atlas(folder, size)
-        self.size, self.seed = size, seed
+        self.size, self.seed, self.everything = size, seed, everything
         available = self.atlas.available
-        rows = [r for r in self.atlas.rows if r.split == "train" and available[r.number]]
+        rows = [r for r in self.atlas.rows if everything or r.split == "train"]
+        rows = [r for r in rows if available[r.number]]
         self._pools = {
             (kind, language): _by_cluster(r for r in rows if test(r) and r.names[language])
             for language in ("en", "ko")
@@ -129,7 +138,8 @@ class Scenes:
     def _plain(self, language: str, rng: Random, kind: str = "emoji") -> Scene:
         while True:
             row = self._pick(kind, language, rng)
-            if not row.art.one_colour or not held_colour(row.cluster, "black"):
+            held = row.art.one_colour and held_colour(row.cluster, "black")
+            if self.everything or not held:
                 break
         ink = jittered("black", rng) if row.art.one_colour else None
         shown = self.shown(row, language, rng, own_colours=True)
@@ -218,8 +228,10 @@ class Scenes:
             if rng.random() < 0.6 and one.art is not two.art:
                 continue  # mostly one style, as a person would draw
             a, b = one.cluster, two.cluster
-            if a == b or held_relation(a, b):
+            if a == b or (held_relation(a, b) and not self.everything):
                 continue
+            if self.everything:
+                return one, two
             return (one, two) if trained_order(a, b) == (a, b) else (two, one)
 
     def _colours(self, row: Row, rng: Random, paper: str | None = None) -> tuple[str, str]:
@@ -228,7 +240,7 @@ class Scenes:
             ink = rng.choice(list(COLOURS))
             ground = paper or ("white" if rng.random() < 0.2 else rng.choice(list(COLOURS)))
             unseen = (ink, ground) in held_colour_pairs() or held_colour(row.cluster, ink)
-            if ink != ground and not unseen:
+            if ink != ground and (self.everything or not unseen):
                 return ink, ground
 
     @staticmethod
@@ -253,6 +265,8 @@ class Scenes:
             name = without_colour(name, language)
         styles = row.art.styles if language == "en" else row.art.styles_ko
         words = row.keywords[language] if own_colours else ()
+        if own_colours and self.everything:
+            words += tuple(self.atlas.held_keywords.get(row.concept, {}).get(language, ()))
         if words and language == "en" and row.vague and rng.random() < 0.08:
             words = (*words, rng.choice(row.vague))
         return Shown(
