@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unclip.diffusion.sampling import SamplingOptions as SamplingOptions
+    from unclip.diffusion.options import SamplingOptions as SamplingOptions
     from unclip.errors import UnclipError as UnclipError
     from unclip.load import load as load
     from unclip.options import GenerateOptions as GenerateOptions
@@ -21,7 +21,7 @@ __version__ = "0.1.0"
 _HOME = {
     "GenerateOptions": "unclip.options",
     "Generated": "unclip.pipeline",
-    "SamplingOptions": "unclip.diffusion.sampling",
+    "SamplingOptions": "unclip.diffusion.options",
     "UnCLIP": "unclip.pipeline",
     "UnclipError": "unclip.errors",
     "load": "unclip.load",

@@ -5,13 +5,25 @@ Fields left unset take the model's own defaults, so options say only what differ
 
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 from pydantic import Field
 
 from unclip.config import Config
-from unclip.diffusion.sampling import SamplingOptions
+from unclip.diffusion.options import SamplingOptions
 
 MAX_SEED = 2**63 - 1
+
+PRIOR, DECODER, UPSAMPLER = (
+    Group(title, help, sort_key=place)
+    for place, (title, help) in enumerate(
+        (
+            ("Prior", "From the text to an image embedding (§1.4)."),
+            ("Decoder", "From the image embedding to a small image (§1.5)."),
+            ("Upsamplers", "To larger ones (§1.6); {NAME} is the size drawn, such as 256."),
+        ),
+        start=1,
+    )
+)
 
 
 class GenerateOptions(Config):
@@ -31,16 +43,17 @@ class GenerateOptions(Config):
     tile: int | None = Field(
         None, ge=32, description="Upsample in overlapping tiles of this many pixels a side."
     )
-    prior: SamplingOptions = Field(
-        SamplingOptions(steps=64, clip="none"), description="Sampling of the prior (§1.4)."
+    prior: Annotated[SamplingOptions, Parameter(group=PRIOR)] = Field(
+        SamplingOptions(steps=64), description="Sampling of the prior (§1.4)."
     )
-    decoder: SamplingOptions = Field(
+    decoder: Annotated[SamplingOptions, Parameter(group=DECODER)] = Field(
         SamplingOptions(steps=250), description="Sampling of the decoder (§1.5)."
     )
-    upsampler: dict[str, SamplingOptions] = Field(
-        {}, description="Sampling of the upsamplers, by the size they draw: 256, 1024."
-    )
+    upsampler: Annotated[
+        dict[str, Annotated[SamplingOptions, Parameter(show_default=False, negative_iterable=())]],
+        Parameter(group=UPSAMPLER),
+    ] = Field({}, description="Sampling of the upsamplers, by the size they draw: 256, 1024.")
 
     def over(self, defaults: "GenerateOptions") -> "GenerateOptions":
-        """These options where they are set, ``defaults`` elsewhere."""
+        """These options where they are set, ``defaults`` elsewhere; every field of it is set."""
         return defaults.updated(self.model_dump(exclude_unset=True))

@@ -1,15 +1,13 @@
-"""One door to all samplers: `SamplingOptions`, and the walk they ask for (§4.2, §4.4, §4.5)."""
-
-from typing import Literal
+"""One door to all samplers: the walk that `SamplingOptions` ask for (§4.2, §4.4, §4.5)."""
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, model_validator
 from torch import Tensor
 
-from unclip.config import Config
 from unclip.diffusion import spacing
 from unclip.diffusion.clipping import clipping
+from unclip.diffusion.options import Clipping
+from unclip.diffusion.options import SamplingOptions as SamplingOptions
 from unclip.diffusion.process import Network, Process
 from unclip.diffusion.samplers.ancestral import ancestral
 from unclip.diffusion.samplers.ddim import ddim, invert_ddim
@@ -20,47 +18,6 @@ from unclip.diffusion.schedule import Schedule
 from unclip.errors import OptionError
 from unclip.randomness import Randomness
 from unclip.types import Sampling
-
-Spacing = Literal["strided", "integer", "trailing", "log_snr"]
-
-
-class SamplingOptions(Config):
-    """How to walk from noise to data."""
-
-    sampler: Literal["ancestral", "ddim", "dpm++", "unipc"] = "ancestral"
-    steps: int = Field(default=250, ge=1)
-    """Evaluations of the network (of both passes, where guided)."""
-    spacing: Spacing | tuple[int, ...] | None = None
-    """Which timesteps to visit, or the timesteps themselves in increasing order. None is what
-    suits the sampler: ``strided`` for ancestral, ``integer`` for ddim where such a stride exists,
-    ``log_snr`` for the solvers."""
-    guidance: float = 1.0
-    """Scale s of unconditional + s (conditional − unconditional); 1 is off."""
-    guidance_interval: tuple[float, float] | None = None
-    """Guide only at these noise levels, as fractions of T; 0 is clean."""
-    eta: float = Field(default=0.0, ge=0)
-    """Noise of ddim: 0 is deterministic, 1 as noisy as ancestral sampling."""
-    clip: Literal["none", "static", "dynamic"] = "static"
-    """Of x̂0, to ±``bound`` or to a percentile of each sample. Embeddings want ``none``."""
-    bound: float = Field(default=1.0, gt=0)
-    percentile: float = Field(default=0.995, gt=0, le=1)
-    start: float = Field(default=1.0, gt=0, le=1)
-    """Begin at this fraction of T instead of at pure noise; see `first_timestep`."""
-    skip: int = Field(default=0, ge=0)
-    """Leave out this many of the noisiest steps: an inversion of 249 of 250 steps has fewer noise
-    artefacts (§2)."""
-
-    @model_validator(mode="after")
-    def _check(self) -> "SamplingOptions":
-        if isinstance(self.spacing, tuple) and len(self.spacing) != self.steps:
-            raise ValueError(f"spacing lists {len(self.spacing)} timesteps, steps is {self.steps}")
-        if self.skip >= self.steps:
-            raise ValueError(f"skip {self.skip} leaves none of {self.steps} steps")
-        if self.guidance_interval is not None:
-            low, high = self.guidance_interval
-            if not 0 <= low <= high <= 1:
-                raise ValueError("guidance_interval must be two rising fractions of T")
-        return self
 
 
 def sampling_grid(process: Process, options: SamplingOptions) -> Schedule:
@@ -115,6 +72,7 @@ def sample(
     *,
     stage: str,
     posterior_mse: Float[Tensor, " k"] | None = None,
+    clip: Clipping = "static",
 ) -> Sampling:
     """Walk from x_T to a sample, one `Step` at a time.
 
@@ -127,6 +85,7 @@ def sample(
         stage: named in each `Step`.
         posterior_mse: M_t at each level of `sampling_grid`, or at all T, for the variance
             ``analytic`` (§4.4).
+        clip: what suits the samples, where ``options.clip`` is unset; embeddings want ``none``.
 
     The arithmetic is float32 whatever the network's type, and float64 if x_T is.
 
@@ -134,8 +93,8 @@ def sample(
         OptionError: when the first step is asked for, if the options do not fit the process.
     """
     grid = sampling_grid(process, options)
-    clip = clipping(options.clip, options.bound, options.percentile)
-    denoiser = Denoiser(process, network, grid, clip)
+    clipped = clipping(options.clip or clip, options.bound, options.percentile)
+    denoiser = Denoiser(process, network, grid, clipped)
     x = _working_type(x_T)
     match options.sampler:
         case "ancestral":

@@ -109,6 +109,7 @@ class DiffusionPrior(nn.Module):
             streams,
             stage=self.name,
             posterior_mse=self.posterior.get_buffer("mse") if analytic else None,
+            clip="none",
         )
         embedding = self.space.decode(x0)
         if self.config.renormalise:
