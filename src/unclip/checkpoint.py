@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from unclip.clip.clip import Clip, ClipConfig
+from unclip.clip.clip import TOKENIZER, Clip, ClipConfig
 from unclip.config import Config
 from unclip.decoder.decoder import Decoder, DecoderConfig
 from unclip.errors import CheckpointError, OptionError
@@ -80,7 +81,8 @@ def save_stage(
         stage: any stage of the contract in `unclip.types`.
         folder: where; its parents are made.
         weights: to be written instead of the stage's own, such as an average (EMA).
-        dtype: what floating-point weights are stored as; as they are if not given.
+        dtype: what parameters are stored as; as they are if not given. Buffers, which hold
+            measured figures, always stay as they are.
 
     Raises:
         CheckpointError: the folder cannot be written (no space, no permission).
@@ -90,8 +92,10 @@ def save_stage(
             beside / CONFIG,
             {"format": FORMAT, "stage": stage.name, "config": stage.config.model_dump(mode="json")},
         )
+        lowered = {name for name, _ in stage.named_parameters(remove_duplicate=False)}
         state = {
-            key: _stored(value, dtype) for key, value in (weights or stage.state_dict()).items()
+            key: _stored(value, dtype if key in lowered else None)
+            for key, value in (weights or stage.state_dict()).items()
         }
         save_file(state, beside / WEIGHTS)
         if hasattr(stage, "save_extras"):
@@ -128,10 +132,13 @@ def read_config(folder: Path) -> tuple[str, Any]:
             f"this version of unclip reads format {FORMAT}"
         )
     name = values.get("stage")
-    if name not in STAGES:
+    if not isinstance(name, str) or name not in STAGES:
         raise CheckpointError(f"{path}: stage {name!r} is none of {', '.join(STAGES)}")
+    config = values.get("config")
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path}: the stage's config is missing")
     try:
-        return name, STAGES[name][1].parse(values.get("config", {}), source=str(path))
+        return name, STAGES[name][1].parse(config, source=str(path))
     except OptionError as error:
         raise CheckpointError(str(error)) from None
 
@@ -153,13 +160,19 @@ def save_pipeline(
 
 
 def write_index(folder: Path, index: Index) -> None:
-    """Write unclip.json, which makes a folder of stages a model."""
+    """Write unclip.json, which makes a folder of stages a model.
+
+    Raises:
+        CheckpointError: the folder cannot be written.
+    """
     values = index.model_dump(mode="json")
     values["defaults"] = index.defaults.model_dump(mode="json", exclude_unset=True)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = Path(folder)
     beside = folder / (INDEX + ".tmp")
-    _write_json(beside, values)
-    os.replace(beside, folder / INDEX)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_json(beside, values)
+        os.replace(beside, folder / INDEX)
 
 
 def read_index(folder: Path) -> Index:
@@ -186,7 +199,9 @@ def load_pipeline(
     def slot(name: str, expected: str) -> Slot[Any]:
         stage, _ = read_config(folder / name)
         if stage != expected:
-            raise CheckpointError(f"{folder / name} holds a {stage}, not a {expected}")
+            raise CheckpointError(
+                f"{folder / name} holds a {stage}, where the {expected} is expected"
+            )
         return Slot(lambda: load_stage(folder / name, runtime), keep=residency == "all")
 
     return UnCLIP(
@@ -202,13 +217,20 @@ def load_pipeline(
 
 
 def fingerprint(folder: Path, index: Index) -> str:
-    """Twelve hexadecimal digits that change when a config or the weights do."""
+    """Twelve hexadecimal digits that change when a config, weights or the vocabulary do."""
     digest = hashlib.sha256()
-    for name in (index.clip, index.prior, index.decoder, *index.upsamplers.values()):
-        for file in (CONFIG, WEIGHTS):
-            with _reading(folder / name / file) as path, path.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    stages = (index.clip, index.prior, index.decoder, *index.upsamplers.values())
+    files = [folder / name / file for name in stages for file in (CONFIG, WEIGHTS)]
+    for file in [*files, folder / index.clip / TOKENIZER]:
+        with _reading(file) as path, path.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()[:12]
+
+
+def count_parameters(folder: Path) -> int:
+    """Numbers in the weights of a stage folder, by its header alone."""
+    with _reading(folder / WEIGHTS) as path, safe_open(path, framework="pt") as file:
+        return sum(prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
 
 
 def _load_weights(stage: nn.Module, path: Path) -> None:
@@ -231,35 +253,39 @@ def _load_weights(stage: nn.Module, path: Path) -> None:
 
 
 def _stored(value: Tensor, dtype: torch.dtype | None) -> Tensor:
-    value = value.detach().cpu()
     # safetensors refuses channels_last, and tensors that share memory.
-    return (value.to(dtype) if dtype and value.is_floating_point() else value).clone(
-        memory_format=torch.contiguous_format
+    return (
+        value.detach().to("cpu", dtype or value.dtype).clone(memory_format=torch.contiguous_format)
     )
 
 
 @contextmanager
 def _replacing(folder: Path) -> Iterator[Path]:
     """A new folder beside ``folder`` that takes its place when the block succeeds."""
-    try:
+    with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError as error:
-        raise CheckpointError(f"{folder} cannot be written: {_reason(error)}") from None
+        try:
+            yield beside
+            beside.chmod(0o755)
+            if folder.exists():
+                old = beside.with_name(beside.name + "-old")
+                os.replace(folder, old)
+                os.replace(beside, folder)
+                shutil.rmtree(old)
+            else:
+                os.replace(beside, folder)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn what the system says against writing into ``folder`` into a `CheckpointError`."""
     try:
-        yield beside
-        beside.chmod(0o755)
-        if folder.exists():
-            old = beside.with_name(beside.name + "-old")
-            os.replace(folder, old)
-            os.replace(beside, folder)
-            shutil.rmtree(old)
-        else:
-            os.replace(beside, folder)
+        yield
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder} cannot be written: {_reason(error)}") from None
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 @contextmanager
@@ -270,7 +296,7 @@ def _reading(path: Path) -> Iterator[Path]:
         raise CheckpointError(f"{path} does not exist; is this an unclip model folder?") from None
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {_reason(error)}") from None
-    except SafetensorError as error:
+    except (SafetensorError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from None
 
 
@@ -291,6 +317,7 @@ def _write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    # safetensors tells its system errors in words only.
+    if getattr(error, "errno", None) == errno.ENOSPC or "os error 28" in str(error):
         return "no space left on the disk"
     return getattr(error, "strerror", None) or str(error)

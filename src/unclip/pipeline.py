@@ -3,8 +3,10 @@
 P(x|y) = P(x|z_i, y) · P(z_i|y) (§2). Stages come as slots, loaded when first needed.
 """
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -45,16 +47,24 @@ class Slot(Generic[S]):
         """Whether the stage is in memory now."""
         return self._stage is not None
 
-    def get(self) -> S:
-        """The stage, loading it if need be."""
+    @contextmanager
+    def use(self) -> Iterator[S]:
+        """Lend the stage, loading it if need be; afterwards it is freed, unless it is kept."""
         if self._stage is None:
             self._stage = self._load()
-        return self._stage
+        try:
+            yield self._stage
+        finally:
+            if not self._keep:
+                self._stage = None
 
-    def done(self) -> None:
-        """Say that the stage is not needed for now; it is freed unless it is kept."""
-        if not self._keep:
-            self._stage = None
+    def sample(self, start: Callable[[S], Sampling]) -> Sampling:
+        """Run the sampler that ``start`` makes of the stage.
+
+        Nothing else refers to the stage meanwhile: before the next one loads, this one is gone.
+        """
+        with self.use() as stage:
+            return (yield from start(stage))
 
 
 @dataclass(frozen=True)
@@ -127,9 +137,8 @@ class UnCLIP:
     ) -> Generator[Step, None, list[Generated]]:
         """`generate`, yielding each sampling step on the way. Closing the generator cancels."""
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-        options = (options or GenerateOptions()).over(self.defaults)
-        _check(prompts)
-        self._refiners(options)
+        check_prompts(prompts)
+        options = self._complete(options or GenerateOptions())
         jobs = [
             (position, prompt, options.seed + i)
             for position, prompt in enumerate(prompts)
@@ -144,26 +153,22 @@ class UnCLIP:
 
     def encode_text(self, prompts: Sequence[str]) -> TextFeatures:
         """Prompts to what prior and decoder are conditioned on."""
-        text = self.clip.get().encode_text(prompts)
-        self.clip.done()
-        return text
+        with self.clip.use() as clip:
+            return clip.encode_text(prompts)
 
     def encode_image(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """Images in [-1, 1], of any size, to image embeddings z_i."""
-        embedding = self.clip.get().encode_image(images)
-        self.clip.done()
-        return embedding
+        with self.clip.use() as clip:
+            return clip.encode_image(images)
 
     def embed(
         self, text: TextFeatures, options: GenerateOptions, randomness: Randomness
     ) -> Sampling:
         """Draw an image embedding z_i [b d] for each text (P(z_i|y))."""
-        prior = self.prior.get()
-        embedding = yield from prior.sample(
-            text, options.prior, randomness.split("prior"), candidates=options.candidates
+        streams = randomness.split("prior")
+        return self.prior.sample(
+            lambda prior: prior.sample(text, options.prior, streams, candidates=options.candidates)
         )
-        self.prior.done()
-        return embedding
 
     def decode(
         self,
@@ -173,11 +178,10 @@ class UnCLIP:
         randomness: Randomness,
     ) -> Sampling:
         """Draw images [b 3 h w] in [-1, 1] for image embeddings (P(x|z_i, y))."""
-        decoder = self.decoder.get()
-        images = yield from decoder.sample(
-            image_embedding, text, options.decoder, randomness.split("decoder")
+        streams = randomness.split("decoder")
+        images = yield from self.decoder.sample(
+            lambda decoder: decoder.sample(image_embedding, text, options.decoder, streams)
         )
-        self.decoder.done()
         return (yield from self.upsample(images, options, randomness))
 
     def upsample(
@@ -185,14 +189,15 @@ class UnCLIP:
     ) -> Sampling:
         """Enlarge the decoder's images to the size asked for."""
         for size, slot in self._refiners(options):
-            sampling = options.upsampler.get(str(size))
-            if sampling is None:
-                raise OptionError(f"the model has no sampling defaults for {size} px")
-            upsampler = slot.get()
-            images = yield from upsampler.sample(
-                images, sampling, randomness.split(f"upsampler {size}"), tile=options.tile
+            images = yield from slot.sample(
+                partial(
+                    Upsampler.sample,
+                    images=images,
+                    options=options.upsampler[str(size)],
+                    randomness=randomness.split(f"upsampler {size}"),
+                    tile=options.tile,
+                )
             )
-            slot.done()
         return images
 
     def _draw(
@@ -209,12 +214,28 @@ class UnCLIP:
             for picture, prompt, seed, score in zip(pictures, prompts, seeds, scores, strict=True)
         ]
 
+    def _complete(self, options: GenerateOptions) -> GenerateOptions:
+        """Fill unset options in, and find what this model cannot do before anything is drawn."""
+        known = {str(size) for size in self.upsamplers} | set(self.defaults.upsampler)
+        if unknown := sorted(set(options.upsampler) - known):
+            raise OptionError(
+                f"upsampler.{unknown[0]}: this model has upsamplers to "
+                f"{', '.join(str(size) for size in self.upsamplers) or 'no size'}"
+            )
+        options = options.over(self.defaults)
+        self._refiners(options)
+        return options
+
     def _refiners(self, options: GenerateOptions) -> list[tuple[int, Slot[Upsampler]]]:
         size = options.size or self.sizes[-1]
         if size not in self.sizes:
             known = ", ".join(str(known) for known in self.sizes)
             raise OptionError(f"size {size} cannot be drawn by this model; choose from {known}")
-        return [(step, slot) for step, slot in self.upsamplers.items() if step <= size]
+        refiners = [(step, slot) for step, slot in self.upsamplers.items() if step <= size]
+        for step, _ in refiners:
+            if str(step) not in options.upsampler:
+                raise OptionError(f"the model has no sampling defaults for {step} px")
+        return refiners
 
     def _recipe(self, prompt: str, seed: int, options: GenerateOptions) -> dict[str, Any]:
         asked = options.model_dump(mode="json", exclude={"images", "seed", "batch"})
@@ -228,7 +249,12 @@ class UnCLIP:
         }
 
 
-def _check(prompts: Sequence[str]) -> None:
+def check_prompts(prompts: Sequence[str]) -> None:
+    """Refuse prompts that say nothing.
+
+    Raises:
+        PromptError: one is empty, or there is none.
+    """
     if not prompts:
         raise PromptError("no prompt given; say in words what to draw")
     for position, prompt in enumerate(prompts, start=1):
