@@ -1,0 +1,132 @@
+"""A process that holds one side of a comparison, driven by JSON lines over stdin and stdout.
+
+Imports, weights and warm-up happen before anything is timed. It runs in the environment of the
+side it holds, so it needs nothing but PyTorch and what its subject imports.
+
+A line asks for ``prepare`` (subject, options), ``run``, ``measure`` or ``profile``; a line
+answers.
+"""
+
+import importlib
+import json
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+TOP = 20
+"""Rows of a profile that are kept."""
+
+
+class Side:
+    """A subject, and what can be asked of it."""
+
+    def __init__(self) -> None:
+        self.subject: Any = None
+
+    def prepare(self, subject: str, options: dict[str, Any]) -> dict[str, Any]:
+        """Build ``file.Class`` of the folder ``subjects``; say what was built."""
+        module, name = subject.split(".")
+        self.subject = getattr(importlib.import_module(f"subjects.{module}"), name)(**options)
+        return {"facts": self.subject.facts(), "versions": versions()}
+
+    def run(self) -> dict[str, float]:
+        """Work once."""
+        started = time.perf_counter()
+        self.subject.run()
+        return {"seconds": time.perf_counter() - started}
+
+    def measure(self) -> dict[str, float]:
+        """Work once untimed: floating-point operations, and the peak of memory so far.
+
+        Also the warm-up. The counter sees matrix products, convolutions and attention.
+        """
+        import torch
+        from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop, sdpa_flop
+
+        aten = torch.ops.aten
+        # The counter knows fused attention on GPUs alone.
+        fused = {
+            aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop,
+            aten._scaled_dot_product_flash_attention_for_cpu_backward: sdpa_backward_flop,
+        }
+        reset_peak()
+        self.subject.run()
+        peak = peak_gib()
+        with FlopCounterMode(display=False, custom_mapping=fused) as counter:
+            self.subject.run()
+        return {"gflop": counter.get_total_flops() / 1e9, "peak_gib": peak}
+
+    def profile(self) -> dict[str, Any]:
+        """Work once under the profiler; operators by the time they took themselves."""
+        from torch.profiler import ProfilerActivity, profile
+
+        with profile(activities=[ProfilerActivity.CPU]) as trace:
+            self.subject.run()
+        events = [event for event in trace.key_averages() if event.self_cpu_time_total > 0]
+        total = sum(event.self_cpu_time_total for event in events)
+        events.sort(key=lambda event: event.self_cpu_time_total, reverse=True)
+        return {
+            "operators": [
+                {
+                    "name": event.key,
+                    "calls": event.count,
+                    "milliseconds": round(event.self_cpu_time_total / 1e3, 2),
+                    "share": round(event.self_cpu_time_total / total, 4),
+                }
+                for event in events[:TOP]
+            ]
+        }
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that matter and are here."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": sys.version.split()[0]}
+    for package in ("torch", "unclip", "diffusers", "dalle2-pytorch"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def reset_peak() -> None:
+    """Forget the peak of memory, where Linux lets a process do so."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def peak_gib() -> float:
+    """Largest resident memory of this process (VmHWM) in GiB; 0 where unknown."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**20
+
+
+def serve() -> None:
+    """Answer line by line until stdin is closed."""
+    answers = os.fdopen(os.dup(1), "w")
+    # Whatever libraries print must not mix with the answers.
+    os.dup2(2, 1)
+    sys.path.insert(0, str(HERE))
+    side = Side()
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer = getattr(side, request.pop("do"))(**request)
+        except Exception:
+            answer = {"error": traceback.format_exc()}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    serve()
