@@ -118,7 +118,12 @@ def _small_unet(
 
 
 def _upsampler(
-    low: int, network: UNetConfig, diffusion: DiffusionConfig, corruption: Corruption, crop: int
+    low: int,
+    network: UNetConfig,
+    diffusion: DiffusionConfig,
+    corruption: Corruption,
+    crop: int,
+    candidates: int = 1,
 ) -> UpsamplerConfig:
     return UpsamplerConfig(
         low=low,
@@ -127,6 +132,7 @@ def _upsampler(
         diffusion=diffusion,
         corruption=corruption,
         training_crop=crop,
+        crop_candidates=candidates,
     )
 
 
@@ -195,8 +201,8 @@ def _emoji(unet: UNetConfig, training: Mapping[str, TrainingConfig]) -> Preset:
             text_drop=0.15,
         ),
         upsamplers={
-            256: _upsampler(64, _small_unet(64, (1, 1), 1, 4, None), _X0_WEIGHTED, Blur(), 64),
-            1024: _upsampler(256, _small_unet(48, (1,), 1, 8, None), _X0_WEIGHTED, Bsr(), 128),
+            256: _upsampler(64, _small_unet(64, (1, 1), 1, 4, None), _X0_WEIGHTED, Blur(), 64, 4),
+            1024: _upsampler(256, _small_unet(48, (1,), 1, 8, None), _X0_WEIGHTED, Bsr(), 128, 4),
         },
         training=training,
         defaults=GenerateOptions(
