@@ -1,5 +1,7 @@
 """Noise belongs to the sample: batch size, order and processes do not change it."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -20,6 +22,20 @@ def test_two_processes_draw_what_one_draws() -> None:
     two = [Randomness.for_step(7, 3, first=rank * 8, batch=8) for rank in range(2)]
     assert torch.equal(one.normal(5), torch.cat([r.normal(5) for r in two]))
     assert torch.equal(one.integers(1000), torch.cat([r.integers(1000) for r in two]))
+
+
+@pytest.mark.parametrize("cuts", [(0, 6, 12), (0, 3, 5, 11, 12), (0, 8, 12)])
+def test_a_batch_cut_anywhere_draws_the_same(cuts: tuple[int, ...]) -> None:
+    def draw(first: int, last: int) -> list[torch.Tensor]:
+        streams = Randomness.for_step(7, 3, first, last - first)
+        corruption = streams.split("corruption")
+        draws = [streams.integers(1000), streams.normal(3, 5), streams.uniform()]
+        return [*draws, corruption.normal(2)]
+
+    parts = [draw(first, last) for first, last in itertools.pairwise(cuts)]
+    assert Randomness.for_step(7, 3, 3, 2).batch == 2
+    for whole, cut in zip(draw(0, 12), zip(*parts, strict=True), strict=True):
+        assert torch.equal(whole, torch.cat(cut))
 
 
 def test_streams_differ_between_steps_purposes_and_samples() -> None:

@@ -11,6 +11,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+_BLOCK = 8
+"""Training samples that share a stream."""
+
 
 def derive_seed(*parts: int | str) -> int:
     """Hash integers and names into one 63-bit seed, the same on every machine."""
@@ -27,14 +30,21 @@ class Randomness:
             small blocks, because one generator per sample is slow for large batches.
         device: where to draw. Sampling draws on the CPU, so that a seed means the same
             picture on every device.
+        part: which of all those samples the batch consists of, all if not given. The others
+            are drawn and dropped.
     """
 
     def __init__(
-        self, seeds: Sequence[int], per_stream: int = 1, device: torch.device | str = "cpu"
+        self,
+        seeds: Sequence[int],
+        per_stream: int = 1,
+        device: torch.device | str = "cpu",
+        part: slice | None = None,
     ) -> None:
         self.device = torch.device(device)
         self.per_stream = per_stream
-        self.batch = len(seeds) * per_stream
+        self._part = part or slice(None)
+        self.batch = len(range(len(seeds) * per_stream)[self._part])
         self._streams = [torch.Generator(self.device).manual_seed(seed) for seed in seeds]
 
     @classmethod
@@ -43,12 +53,13 @@ class Randomness:
     ) -> "Randomness":
         """Streams of a training step for samples ``first … first + batch`` of its global batch.
 
-        Blocks of eight samples (fewer if the batch is not divisible) share a stream, so two
-        processes draw what one process with twice the batch draws.
+        Blocks of the global batch share a stream wherever the batch is cut, so two processes
+        draw what one process with twice the batch draws.
         """
-        block = next(size for size in (8, 4, 2, 1) if batch % size == 0 and first % size == 0)
-        seeds = [derive_seed(seed, step, first + i) for i in range(0, batch, block)]
-        return cls(seeds, block, device)
+        skipped = first % _BLOCK
+        starts = range(first - skipped, first + batch, _BLOCK)
+        part = slice(skipped, skipped + batch)
+        return cls([derive_seed(seed, step, start) for start in starts], _BLOCK, device, part)
 
     @classmethod
     def joined(cls, parts: Sequence["Randomness"]) -> "Randomness":
@@ -56,6 +67,7 @@ class Randomness:
         first = parts[0]
         if len(parts) == 1:
             return first
+        assert all(part._part == slice(None) for part in parts), "only whole streams can be joined"
         joined = cls([], first.per_stream, first.device)
         joined._streams = [stream for part in parts for stream in part._streams]
         joined.batch = sum(part.batch for part in parts)
@@ -64,23 +76,24 @@ class Randomness:
     def normal(self, *shape: int) -> Float[Tensor, "b ..."]:
         """Standard normal numbers of shape ``(batch, *shape)``."""
         draws = [torch.randn(self.per_stream, *shape, **self._at(g)) for g in self._streams]
-        return torch.cat(draws)
+        return torch.cat(draws)[self._part]
 
     def uniform(self, *shape: int) -> Float[Tensor, "b ..."]:
         """Uniform numbers in [0, 1) of shape ``(batch, *shape)``."""
         draws = [torch.rand(self.per_stream, *shape, **self._at(g)) for g in self._streams]
-        return torch.cat(draws)
+        return torch.cat(draws)[self._part]
 
     def integers(self, high: int, *shape: int) -> Int[Tensor, "b ..."]:
         """Integers in ``[0, high)`` of shape ``(batch, *shape)``."""
-        return torch.cat(
-            [torch.randint(high, (self.per_stream, *shape), **self._at(g)) for g in self._streams]
-        )
+        draws = [
+            torch.randint(high, (self.per_stream, *shape), **self._at(g)) for g in self._streams
+        ]
+        return torch.cat(draws)[self._part]
 
     def split(self, name: str) -> "Randomness":
         """Fresh streams for the same samples, for another purpose such as the next stage."""
         seeds = [derive_seed(stream.initial_seed(), name) for stream in self._streams]
-        return Randomness(seeds, self.per_stream, self.device)
+        return Randomness(seeds, self.per_stream, self.device, self._part)
 
     def _at(self, stream: torch.Generator) -> dict:
         return {"generator": stream, "device": self.device}
