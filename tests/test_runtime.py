@@ -11,7 +11,9 @@ from unclip.runtime import choose_runtime, place
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch):
-    for name in ("UNCLIP_DEVICE", "UNCLIP_DTYPE", "UNCLIP_COMPILE", "ONEDNN_MAX_CPU_ISA"):
+    for name in ("DEVICE", "DTYPE", "COMPILE"):
+        monkeypatch.delenv(f"UNCLIP_{name}", raising=False)
+    for name in ("ONEDNN_MAX_CPU_ISA", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -44,6 +46,21 @@ def test_bf16_is_not_chosen_when_the_libraries_are_held_to_avx2(monkeypatch):
 def test_impossible_options_name_the_culprit(options, culprit):
     with pytest.raises(OptionError, match=culprit):
         choose_runtime(**options)
+
+
+@pytest.mark.parametrize("asked", ["auto", "cuda"])
+def test_each_of_several_processes_takes_its_own_gpu(monkeypatch, asked):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    assert choose_runtime(asked).device == torch.device("cuda")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert choose_runtime(asked).device == torch.device("cuda:1")
+    assert choose_runtime("cpu").device == torch.device("cpu")
+    assert choose_runtime("cuda:0").device == torch.device("cuda:0")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(OptionError, match=r"2 GPU\(s\)"):
+        choose_runtime(asked)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="names an absent device")

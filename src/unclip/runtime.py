@@ -111,7 +111,10 @@ def _cpu_has_bf16() -> bool:
 def _device(name: str) -> torch.device:
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
-        return torch.device(next((kind for kind in ("cuda", "mps") if present[kind]), "cpu"))
+        name = next((kind for kind in ("cuda", "mps") if present[kind]), "cpu")
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        # Of several processes (torchrun) each has its own GPU.
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
     except RuntimeError:
