@@ -278,6 +278,6 @@ def _path(folder: Path, number: int) -> Path:
 def _rename_into(path: Path, write: Any) -> None:
     beside = path.with_suffix(".part")
     write(beside)
-    with beside.open("rb") as file:
+    with beside.open("r+b") as file:  # Windows flushes only what was opened for writing
         os.fsync(file.fileno())
     beside.replace(path)

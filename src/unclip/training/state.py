@@ -57,7 +57,8 @@ def save_state(run: Path, progress: Progress, files: Mapping[str, Mapping[str, T
         }
         save_file(plain, partial / name)
         _flush(partial / name)
-    (partial / "state.json").write_text(json.dumps(vars(progress), indent=2) + "\n")
+    progress_text = json.dumps(vars(progress), indent=2) + "\n"
+    (partial / "state.json").write_text(progress_text, encoding="utf-8")
     _flush(partial / "state.json")
     partial.rename(target)
     _flush(target.parent)
@@ -84,7 +85,7 @@ def latest_state(run: Path) -> Path | None:
 def read_progress(folder: Path) -> Progress:
     """Read ``state.json``."""
     try:
-        return Progress(**json.loads((folder / "state.json").read_text()))
+        return Progress(**json.loads((folder / "state.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"{folder}/state.json cannot be read: {error}") from None
 
@@ -125,7 +126,7 @@ def check_same_stage(run: Path, description: Mapping[str, Any]) -> None:
     """
     path = run / "config.json"
     try:
-        found = json.loads(path.read_text())["stage"]
+        found = json.loads(path.read_text(encoding="utf-8"))["stage"]
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path} cannot be read: {error!r}") from None
     differing = list(_differences(found, json.loads(json.dumps(description))))
@@ -146,7 +147,8 @@ def _differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file beside, then rename it."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
 
 
@@ -161,7 +163,10 @@ def _states(run: Path) -> list[Path]:
 
 def _flush(path: Path) -> None:
     """Make sure a file or folder reaches the disk before what depends on it."""
-    descriptor = os.open(path, os.O_RDONLY)
+    if os.name == "nt" and path.is_dir():
+        return  # Windows opens no folders; NTFS keeps a journal of renames
+    # Windows flushes only what was opened for writing, POSIX opens no folder for it.
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:
