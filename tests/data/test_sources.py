@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath, PureWindowsPath
 
 import numpy as np
 import pytest
@@ -30,6 +30,11 @@ ZOO: dict[str, tuple[bytes, bytes | None, str]] = {
     "latin.jpg": (WHOLE, "café".encode("latin-1"), "caption is not UTF-8"),
 }
 """File name to image, caption and the reason it is skipped for."""
+
+
+def windows_name(name: str | Path) -> PurePath:
+    """Read the names of a dataset as Windows does."""
+    return PureWindowsPath(name) if isinstance(name, str) else name
 
 
 def went_through(source: Source) -> Loader:
@@ -162,12 +167,32 @@ def test_broken_rows(folder: Callable) -> None:
         (b'{"file_name": "\xff"}', "metadata is not UTF-8", "metadata.jsonl, line 9"),
         (b'{"file_name": "../x.png", "text": "x"}', "image outside the dataset", "../x.png"),
         (b'{"file_name": "/etc/x.png", "text": "x"}', "image outside the dataset", "/etc/x.png"),
+        (b'{"text": ' + b"[" * 100_000, "bad metadata line", "metadata.jsonl, line 12"),
+        (b'{"text": ' + b"9" * 5_000 + b"}", "bad metadata line", "metadata.jsonl, line 13"),
     ]
     (root / "metadata.jsonl").write_bytes(b"\n".join(line for line, _, _ in lines))
     report = went_through(open_data(root)).report
     for _, reason, key in lines[1:]:
         assert key in report.first(reason)
-    assert report.skipped == 10
+    assert report.skipped == 12
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, f"[{'9' * 5_000}]"], ids=["deep", "huge"])
+def test_captions_that_only_look_like_lists(folder: Callable, text: str) -> None:
+    root = folder(1)
+    (root / "metadata.jsonl").write_text(json.dumps({"file_name": "even/000.png", "text": text}))
+    assert captions(open_data(root)) == {"even/000.png": (text,)}
+
+
+def test_paths_that_leave_the_dataset_on_windows(
+    folder: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = folder(1)
+    rows = [{"file_name": name, "text": "x"} for name in ("C:x.png", "\\x.png", "even/000.png")]
+    (root / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    monkeypatch.setattr("unclip.data.metadata.Path", windows_name)
+    report = went_through(MetadataSource(root / "metadata.jsonl")).report
+    assert report.first("image outside the dataset") == ("C:x.png", "\\x.png")
 
 
 def test_csv_rows_with_too_many_cells(folder: Callable) -> None:

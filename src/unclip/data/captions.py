@@ -33,7 +33,7 @@ def from_value(value: Any, key: str) -> tuple[str, ...]:
     if isinstance(value, str) and value.startswith("["):
         try:
             value = json.loads(value)
-        except json.JSONDecodeError:  # a caption may well begin with a bracket
+        except (ValueError, RecursionError):  # a caption may well begin with a bracket
             value = [value]
     listed = value if isinstance(value, list) else [value]
     if not all(isinstance(caption, str) for caption in listed):

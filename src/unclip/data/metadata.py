@@ -75,8 +75,9 @@ class MetadataSource:
         key = row.get(FILE_COLUMN)
         if not isinstance(key, str) or not key.strip():
             return BadSample(f"{self.path.name}, row {number}", f"no {FILE_COLUMN}")
-        if Path(key).is_absolute() or ".." in Path(key).parts:
-            # A dataset from elsewhere has no business with files outside its folder.
+        if Path(key).anchor or ".." in Path(key).parts:
+            # A dataset from elsewhere has no business with files outside its folder. On Windows
+            # ``C:x`` and ``\x`` are not absolute, and leave it nevertheless.
             return BadSample(key, "image outside the dataset", f"row {number}")
         value = next((row[name] for name in columns if row.get(name) is not None), None)
         return key, value
@@ -91,8 +92,8 @@ def _jsonl(path: Path) -> Iterator[dict[str, Any] | BadSample]:
             row = json.loads(line.decode("utf-8-sig"))
         except UnicodeDecodeError as error:
             yield BadSample(key, "metadata is not UTF-8", f"at byte {error.start}")
-        except json.JSONDecodeError as error:
-            yield BadSample(key, "bad metadata line", error.msg)
+        except (ValueError, RecursionError) as error:  # also huge numbers, and deep nesting
+            yield BadSample(key, "bad metadata line", getattr(error, "msg", str(error)))
         else:
             yield row if isinstance(row, dict) else BadSample(key, "bad metadata line", "no object")
 

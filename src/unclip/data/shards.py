@@ -187,7 +187,7 @@ def _sample(files: Mapping[str, bytes], key: str, with_captions: bool) -> Sample
         raise BadSample(key, "no caption", "it has " + ", ".join(files))
     try:
         described = json.loads(files["json"])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadSample(key, "bad json", str(error)) from None
     if not isinstance(described, dict):
         raise BadSample(key, "bad json", "it is no object")
