@@ -311,6 +311,15 @@ def decoder() -> Decoder:
     return randomise(Decoder(config()))
 
 
+def test_start_needs_an_image_to_start_from(decoder):
+    options = SamplingOptions(sampler="ddim", steps=2, start=0.5)
+    with pytest.raises(OptionError, match=r"start 0\.5"):
+        finish(decoder.sample(embeddings(1), None, options, Randomness([0])))
+    x_T = torch.zeros(1, 3, 8, 8)
+    drawn = finish(decoder.sample(embeddings(1), None, options, Randomness([0]), x_T=x_T))
+    assert drawn.shape == x_T.shape
+
+
 def test_guidance_mixes_the_conditional_and_the_unconditional_network(decoder):
     z, text, scale = embeddings(2), captions(2), 3.0
     x = torch.randn(2, 3, 8, 8)

@@ -18,7 +18,7 @@ from unclip.diffusion.guidance import guided
 from unclip.diffusion.losses import diffusion_loss
 from unclip.diffusion.process import DiffusionConfig, Network, Process
 from unclip.diffusion.sampling import SamplingOptions, invert, sample
-from unclip.errors import CheckpointError
+from unclip.errors import CheckpointError, OptionError
 from unclip.randomness import Randomness
 from unclip.types import Batch, Losses, Sampling, TextFeatures
 
@@ -98,6 +98,7 @@ class Decoder(nn.Module):
             image_embedding: z_i; None leaves it out, so that the caption alone decides.
             text: captions; None leaves them out.
             options: how to walk, and the guidance scale. The unconditional pass has neither.
+                ``start`` below 1 needs an x_T of that noise level.
             randomness: draws x_T and the noise of stochastic samplers.
             x_T: start from this instead, such as what `invert` found.
 
@@ -105,9 +106,14 @@ class Decoder(nn.Module):
             Images [b 3 h w] in float32, near [-1, 1]; the sampler's clipping keeps x̂0 inside.
 
         Raises:
-            OptionError: options that do not fit the process.
+            OptionError: options that do not fit the process, or ``start`` without ``x_T``.
             CheckpointError: the checkpoint lacks the encoding of the empty prompt.
         """
+        if x_T is None and options.start < 1:
+            raise OptionError(
+                f"start {options.start} begins at a noised image, and the decoder begins at pure "
+                "noise; leave start at 1"
+            )
         noise = randomness.normal(RGB, self.config.size, self.config.size) if x_T is None else x_T
         noise = noise.to(self.device)
         network = self._denoiser(image_embedding, text, len(noise), options)
