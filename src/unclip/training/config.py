@@ -15,7 +15,8 @@ class TrainingConfig(Config):
     batch: int = Field(gt=0)
     """Images per optimiser step, over all processes and accumulated parts."""
     accumulate: int = Field(default=1, gt=0)
-    """Parts a process computes its share of the batch in; less memory, same gradient."""
+    """Parts a process computes its share of the batch in; less memory, same gradient, except for
+    CLIP, which contrasts the samples of one part only."""
     lr: float = Field(gt=0)
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
