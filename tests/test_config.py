@@ -60,9 +60,38 @@ def test_every_wrong_field_is_named() -> None:
 
 def test_updated_goes_into_nested_configs() -> None:
     before = Outer(size=32, network=Inner(channels=4))
-    after = before.updated({"network": {"kind": "b"}})
-    assert after == Outer(size=32, network=Inner(channels=4, kind="b"))
-    assert before.network.kind == "a"
+    after = before.updated({"network": {"multipliers": (3,)}})
+    assert after == Outer(size=32, network=Inner(channels=4, multipliers=(3,)))
+    assert before.network.multipliers == (1, 2)
+    kept = before.updated({"network": {"kind": "a", "multipliers": (3,)}})
+    assert kept == after
+
+
+class Blur(Config):
+    kind: Literal["blur"] = "blur"
+    sigma: float = 0.6
+
+
+class Nothing(Config):
+    kind: Literal["nothing"] = "nothing"
+
+
+class Corrupted(Config):
+    corruption: Blur | Nothing = Field(default=Blur(), discriminator="kind")
+
+
+def test_another_kind_takes_nothing_over() -> None:
+    clean = Corrupted(corruption=Nothing())
+    assert Corrupted().override({"corruption.kind": "nothing"}) == clean
+    assert Corrupted().override({"corruption": '{"kind": "nothing"}'}) == clean
+    blurred = clean.override({"corruption": '{"kind": "blur", "sigma": 2}'})
+    assert blurred.corruption == Blur(sigma=2)
+    assert blurred.override({"corruption.kind": "blur"}) == blurred
+
+
+def test_a_field_is_set_in_one_way() -> None:
+    with pytest.raises(OptionError, match=r"--set network\.channels: 'network' is set as a whole"):
+        Outer().override({"network": "3", "network.channels": "3"})
 
 
 def test_override_reads_json_where_it_is_json() -> None:

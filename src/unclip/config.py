@@ -31,7 +31,10 @@ class Config(BaseModel):
             raise OptionError(f"{source}: {describe(error)}") from None
 
     def updated(self: C, values: Mapping[str, Any], *, source: str = "options") -> C:
-        """Return a copy with (nested) ``values`` put over its own and validated."""
+        """Return a copy with (nested) ``values`` put over its own and validated.
+
+        Where they name another ``kind``, nothing of the old kind's fields is kept.
+        """
         return type(self).parse(_merged(self.model_dump(), values), source=source)
 
     def override(self: C, assignments: Mapping[str, str]) -> C:
@@ -49,6 +52,8 @@ class Config(BaseModel):
             node = values
             for name in parents:
                 node = node.setdefault(name, {})
+                if not isinstance(node, dict):
+                    raise OptionError(f"--set {path}: {name!r} is set as a whole already")
             node[leaf] = _read(text)
         return self.updated(values, source="--set " + ", ".join(assignments))
 
@@ -63,6 +68,8 @@ class Config(BaseModel):
 
 
 def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    if new.get("kind", old.get("kind")) != old.get("kind"):
+        return dict(new)  # fields of one kind mean nothing to another
     both = dict(old)
     for name, value in new.items():
         inner = both.get(name)
