@@ -1,12 +1,16 @@
 """Scaled dot-product attention by the fastest route for where it computes, and in what dtype."""
 
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 LARGEST = 2**25
-"""Scores, over batch and heads, that are worth 64 MiB to keep."""
+"""Scores, over batch and heads, that are worth 64 MiB to keep for the backward pass."""
+CACHED = 2**21
+"""Scores that stay in a processor's cache between the two products."""
 
 
 def attend(
@@ -21,20 +25,49 @@ def attend(
         query: what asks.
         key: what is compared with.
         value: what is mixed.
-        mask: True where a query may attend to a key; broadcasts to (b, heads, n, k).
+        mask: True where a query may attend to a key; broadcasts to (b, heads, n, k), or to
+            fewer keys: those it does not reach may be attended to.
     """
     if not _plain_is_faster(query, key):
+        if mask is not None:
+            mask = pad(mask, (0, key.shape[-2] - mask.shape[-1]), value=True)
         return scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    batch, heads, count, _ = query.shape
     query = (query * query.shape[-1] ** -0.5).contiguous()
-    scores = query @ key.contiguous().transpose(-1, -2)
+    key, value = key.contiguous(), value.contiguous()
     if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
-    return scores.softmax(dim=-1) @ value.contiguous()
+        mask = mask.expand(batch, heads, -1, -1)
+    parts = [
+        _plain(query[here], key[here], value[here], None if mask is None else mask[here])
+        for here in _parts(batch, heads, count * key.shape[-2])
+    ]
+    return torch.cat(parts).view_as(query)
+
+
+def _plain(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    scores = query @ key.transpose(-1, -2)
+    if mask is not None:
+        scores[..., : mask.shape[-1]].masked_fill_(~mask, -torch.inf)
+    return (scores.softmax(dim=-1) @ value).flatten(0, -3)
+
+
+def _parts(batch: int, heads: int, scores: int) -> Iterator[tuple[slice, slice]]:
+    """Samples and heads to take at once, so that their scores stay in the cache.
+
+    The order is that of a tensor (batch, heads, …) laid flat.
+    """
+    samples = max(1, CACHED // (heads * scores))
+    share = heads if samples > 1 else max(1, CACHED // scores)
+    for sample in range(0, batch, samples):
+        for head in range(0, heads, share):
+            yield slice(sample, sample + samples), slice(head, head + share)
 
 
 def _plain_is_faster(query: Tensor, key: Tensor) -> bool:
     # Where CPUs multiply bfloat16, two plain products of contiguous matrices take half the time
     # of PyTorch's fused attention, and a third of its backward pass, which works in float32.
-    # Only while the matrix of scores stays small.
-    scores = query.shape[:-1].numel() * key.shape[-2]
+    # Only while what has to be kept stays small.
+    scores = query.shape[-2] * key.shape[-2]
+    if torch.is_grad_enabled():
+        scores *= query.shape[:-2].numel()
     return query.device.type == "cpu" and query.dtype == torch.bfloat16 and scores <= LARGEST

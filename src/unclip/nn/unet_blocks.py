@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn.functional import (
     avg_pool2d,
     interpolate,
-    pad,
     pixel_shuffle,
     silu,
 )
@@ -146,14 +145,14 @@ class JointAttention(nn.Module):
             context: keys and values of the context, from `project`.
             mask: True at context tokens that may be attended to; all of them if missing.
         """
-        height, width = x.shape[-2:]
+        height = x.shape[-2]
         pixels = rearrange(self.norm(x), "b c h w -> b (h w) c")
         query, key_value = self.qkv(pixels).split([x.shape[1], 2 * x.shape[1]], dim=-1)
         allowed = None
         if context is not None:
             key_value = torch.cat([context.to(key_value.dtype), key_value], dim=1)
             if mask is not None:
-                allowed = pad(mask, (0, height * width), value=True)[:, None, None]
+                allowed = rearrange(mask, "b k -> b 1 1 k")
         query = rearrange(query, "b n (heads d) -> b heads n d", heads=self.heads)
         key, value = rearrange(
             key_value, "b n (kv heads d) -> kv b heads n d", kv=2, heads=self.heads
