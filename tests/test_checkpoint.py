@@ -235,6 +235,7 @@ def test_clip_needs_its_vocabulary(model: Path) -> None:
         ({"upsamplers": {"256": "clip"}}, "holds a clip, where the upsampler is expected"),
         ({"decoder": "nowhere"}, "does not exist"),
         ({"format": 2}, "unclip.json: format"),
+        ({"upsamplers": {"1024": "upsampler-1024"}}, "but 64 to 1024 px is needed here"),
         ({"painter": "clip"}, "unclip.json: painter: no such field"),
         ({"defaults": {"decoder": {"steps": 0}}}, "unclip.json: defaults.decoder.steps"),
     ],
@@ -245,6 +246,14 @@ def test_a_model_that_does_not_fit_together(changes: dict, message: str, model: 
     with pytest.raises(CheckpointError) as caught:
         load_pipeline(model, FLOAT32)
     assert message in str(caught.value)
+
+
+def test_embeddings_of_another_clip_are_refused(model: Path) -> None:
+    smaller = preset("tiny").clip.model_copy(update={"embedding": 16})
+    wrong = preset("tiny").prior(smaller)
+    save_stage(DiffusionPrior(wrong), model / "prior")
+    with pytest.raises(CheckpointError, match="embeddings of size 16, its CLIP makes 32"):
+        load_pipeline(model, FLOAT32)
 
 
 def test_what_is_no_model_is_named(tiny_model: Path, tmp_path: Path) -> None:

@@ -195,25 +195,58 @@ def load_pipeline(
     folder = Path(folder)
     runtime = runtime or choose_runtime()
     index = read_index(folder)
-
-    def slot(name: str, expected: str) -> Slot[Any]:
-        stage, _ = read_config(folder / name)
-        if stage != expected:
+    clip, prior, decoder = (
+        _expected(folder / name, stage)
+        for name, stage in (
+            (index.clip, "clip"),
+            (index.prior, "prior"),
+            (index.decoder, "decoder"),
+        )
+    )
+    _check_embeddings(folder, clip, prior, decoder)
+    size = decoder.size
+    for high, name in sorted(index.upsamplers.items()):
+        config = _expected(folder / name, "upsampler")
+        if (config.low, config.high) != (size, high):
             raise CheckpointError(
-                f"{folder / name} holds a {stage}, where the {expected} is expected"
+                f"{folder / name} enlarges {config.low} to {config.high} px, but {size} to {high} "
+                "px is needed here; train an upsampler for that step"
             )
+        size = high
+
+    def slot(name: str) -> Slot[Any]:
         return Slot(lambda: load_stage(folder / name, runtime), keep=residency == "all")
 
     return UnCLIP(
-        slot(index.clip, "clip"),
-        slot(index.prior, "prior"),
-        slot(index.decoder, "decoder"),
-        {size: slot(name, "upsampler") for size, name in index.upsamplers.items()},
-        size=read_config(folder / index.decoder)[1].size,
+        slot(index.clip),
+        slot(index.prior),
+        slot(index.decoder),
+        {size: slot(name) for size, name in index.upsamplers.items()},
+        size=decoder.size,
         defaults=index.defaults,
         name=index.card.name,
         fingerprint=fingerprint(folder, index),
     )
+
+
+def _expected(folder: Path, expected: str) -> Any:
+    """The config in ``folder``, which must be of the ``expected`` stage."""
+    stage, config = read_config(folder)
+    if stage != expected:
+        raise CheckpointError(f"{folder} holds a {stage}, where the {expected} is expected")
+    return config
+
+
+def _check_embeddings(
+    folder: Path, clip: ClipConfig, prior: DiffusionPriorConfig, decoder: DecoderConfig
+) -> None:
+    """All three must speak of embeddings of one size."""
+    for name, size in (("prior", prior.network.embedding), ("decoder", decoder.network.embedding)):
+        if size != clip.embedding:
+            raise CheckpointError(
+                f"{folder}: the {name} was trained on embeddings of size {size}, its CLIP makes "
+                f"{clip.embedding}; train the {name} on this CLIP"
+            )
 
 
 def fingerprint(folder: Path, index: Index) -> str:

@@ -224,3 +224,9 @@ def test_no_step_waits_for_the_device(sampler: str, clip: str, variance: str) ->
     x_T = torch.empty(2, 3, 4, 4, device="meta")
     steps = list(sample(process, network, x_T, options, Randomness([1, 2]), stage="decoder"))
     assert steps[-1].sample.shape == x_T.shape
+
+
+@pytest.mark.parametrize(("start", "steps"), [(0.4, 3), (0.3, 2), (0.5, 2), (0.5, 7)])
+def test_few_ddim_steps_begin_where_start_says(start: float, steps: int) -> None:
+    options = SamplingOptions(sampler="ddim", steps=steps, start=start)
+    assert first_timestep(PROCESS, options) == round(start * 1000) - 1

@@ -319,3 +319,10 @@ def test_options_of_the_paper() -> None:
     assert config.diffusion.variance == "analytic"
     assert (config.diffusion.target, config.diffusion.schedule) == ("x0", "cosine")
     assert DiffusionPriorConfig.parse(config.model_dump(mode="json"), source="test") == config
+
+
+@pytest.mark.parametrize("changes", [{"start": 0.5}, {"skip": 1}])
+def test_sampling_begins_at_pure_noise(changes: dict) -> None:
+    batch = batch_of(1)
+    with pytest.raises(OptionError, match="pure noise"):
+        finish(prior().sample(text_of(batch), varied(DDIM, **changes), Randomness([0])))

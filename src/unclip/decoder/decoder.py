@@ -109,10 +109,10 @@ class Decoder(nn.Module):
             OptionError: options that do not fit the process, or ``start`` without ``x_T``.
             CheckpointError: the checkpoint lacks the encoding of the empty prompt.
         """
-        if x_T is None and options.start < 1:
+        if x_T is None and (options.start < 1 or options.skip):
             raise OptionError(
-                f"start {options.start} begins at a noised image, and the decoder begins at pure "
-                "noise; leave start at 1"
+                f"start {options.start} and skip {options.skip} begin at a noised image, and the "
+                "decoder begins at pure noise: leave start at 1 and skip at 0"
             )
         noise = randomness.normal(RGB, self.config.size, self.config.size) if x_T is None else x_T
         noise = noise.to(self.device)

@@ -52,6 +52,9 @@ def _timesteps(table: Schedule, options: SamplingOptions) -> tuple[int, ...]:
     match options.sampler:
         case "ancestral":
             return spacing.strided(total, steps)
+        case "ddim" if options.start < 1:
+            # An integer stride leaves out the noisiest levels, where the caller's x_T is.
+            return spacing.trailing(total, steps)
         case "ddim":
             return spacing.integer_strided(total, steps) or spacing.strided(total, steps)
         case "dpm++" | "unipc":

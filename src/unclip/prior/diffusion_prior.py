@@ -95,6 +95,8 @@ class DiffusionPrior(nn.Module):
         """
         if candidates < 1:
             raise OptionError(f"candidates must be 1 or more, not {candidates}")
+        if options.start < 1 or options.skip:
+            raise OptionError("the prior begins at pure noise: leave start at 1 and skip at 0")
         analytic = options.sampler == "ancestral" and self.process.config.variance == "analytic"
         self._check_measured(unconditional=options.guidance != 1, posterior=analytic)
         device = self.network.out.weight.device
