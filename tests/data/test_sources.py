@@ -268,7 +268,7 @@ def test_what_is_not_understood(tmp_path: Path, folder: Callable, shards: Callab
         open_data(tmp_path)
     with pytest.raises(DataError, match=r"notes\.pdf: neither a folder nor"):
         open_data(tmp_path / "notes.pdf")
-    with pytest.raises(DataError, match="nowhere: there is no such shard"):
+    with pytest.raises(DataError, match="nowhere: nothing is there"):
         open_data(tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"\*\.tar: nothing is there"):
         open_data(tmp_path / "*.tar")

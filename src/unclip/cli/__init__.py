@@ -1,7 +1,10 @@
 """The command line: one command group, one module per noun."""
 
+import os
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -16,17 +19,24 @@ def run(arguments: Sequence[str]) -> int:
     from unclip.cli.app import app
     from unclip.errors import UnclipError
 
-    try:
-        app(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
-    except UnclipError as error:
-        return _complain(str(error))
-    except CycloptsError as error:
-        return _complain(_in_one_line(error))
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader left: nothing to say, and nobody to say it to
-        return 0
+    with warnings.catch_warnings():
+        warnings.showwarning = _warn
+        try:
+            app(
+                list(arguments),
+                exit_on_error=False,
+                print_error=False,
+                result_action="return_value",
+            )
+        except UnclipError as error:
+            return _complain(str(error))
+        except CycloptsError as error:
+            return _complain(_in_one_line(error))
+        except KeyboardInterrupt:
+            return 130
+        except BrokenPipeError:
+            # The reader left; what is still buffered must not be tried again at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
@@ -44,3 +54,7 @@ def _in_one_line(error: Exception) -> str:
 def _complain(message: str) -> int:
     print(f"unclip: {message}", file=sys.stderr)
     return 2
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"unclip: {message}", file=sys.stderr)

@@ -1,6 +1,6 @@
 """The commands, put together."""
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from unclip import __version__
 from unclip.cli.generate import generate
@@ -11,7 +11,7 @@ app = App(
     name="unclip",
     help="unCLIP (DALL·E 2): draw images from text, and train the model that does.",
     version=f"unclip {__version__}",
-    default_parameter=None,
+    default_parameter=Parameter(negative_bool=(), negative_iterable=()),
     help_format="markdown",
 )
 app.command(generate)

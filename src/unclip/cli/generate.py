@@ -2,11 +2,12 @@
 
 import json
 import math
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -14,54 +15,54 @@ from unclip.cli.progress import watch
 from unclip.errors import CheckpointError, ImageError, OptionError, PromptError
 from unclip.options import GenerateOptions
 
+if TYPE_CHECKING:
+    from unclip.pipeline import Generated
+
 
 def generate(
     *prompts: str,
-    options: Annotated[GenerateOptions, Parameter(name="*")] = GenerateOptions(),  # noqa: B008
-    model: Annotated[str, Parameter(alias="-m")] = "emoji",
     output: Annotated[Path, Parameter(alias="-o")] = Path("."),
-    prompts_from: Annotated[str | None, Parameter(name="--prompts")] = None,
+    options: Annotated[
+        GenerateOptions,
+        Parameter(name="*", show_default=False),
+    ] = GenerateOptions(),  # noqa: B008
+    prompts_from: Annotated[
+        str | None,
+        Parameter(name="--prompts", allow_leading_hyphen=True),  # it may be "-"
+    ] = None,
     like: Path | None = None,
     sheet: Path | None = None,
-    json_lines: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    json_lines: Annotated[bool, Parameter(name="--json", show_default=False)] = False,
+    model: Annotated[str, Parameter(alias="-m")] = "emoji",
     device: str | None = None,
     precision: str | None = None,
-    low_memory: Annotated[bool, Parameter(negative="")] = False,
+    low_memory: Annotated[bool, Parameter(show_default=False)] = False,
 ) -> None:
     """Draw images from prompts and save them as PNG, each with its recipe inside.
 
-    Examples:
+    Options that are not given take the model's own settings, which `unclip info` shows.
+
+    For example:
+
         unclip generate "a red apple"
-
         unclip generate "a castle" -n 4 --decoder.guidance 3 -o castles
-
         unclip generate --prompts list.txt --sheet all.png
+        unclip generate --like castle.png --seed 7
 
-    Parameters
-    ----------
-    prompts:
-        What to draw.
-    model:
-        A shipped model's name, or a model folder.
-    output:
-        A folder, or the PNG to write when there is one image. Nothing is overwritten.
-    prompts_from:
-        A file with one prompt a line; ``-`` reads the standard input.
-    like:
-        A PNG made by this program: use its prompt, seed and options, as far as none are given.
-    sheet:
-        Also write one PNG with all images and their prompts.
-    json_lines:
-        Print one JSON object per image instead of a line of text.
-    device:
-        auto, cpu, cuda or mps.
-    precision:
-        auto, bf16 or fp32.
-    low_memory:
-        Hold only the stage that is working in memory.
+    Args:
+        prompts: What to draw.
+        output: A folder, or the PNG to write when there is one image. Nothing is overwritten.
+        prompts_from: A file with one prompt a line; `-` reads the standard input.
+        like: A PNG made by this program: use its prompt, seed and options, unless given anew.
+        sheet: Also write one PNG with all images and their prompts.
+        json_lines: Print one JSON object per image instead of a line of text.
+        model: A shipped model's name, or a model folder.
+        device: auto, cpu, cuda or mps.
+        precision: auto, bf16 or fp32.
+        low_memory: Hold only the stage that is working in memory.
     """
-    from unclip.images import contact_sheet, save_png
     from unclip.load import load
+    from unclip.pipeline import check_prompts
     from unclip.runtime import choose_runtime
 
     pipeline = load(model, choose_runtime(device, precision), "one" if low_memory else "all")
@@ -69,30 +70,36 @@ def generate(
     if like:
         recipe = _recipe(like, pipeline.fingerprint, model)
         texts = texts or [recipe["prompt"]]
-        options = options.over(GenerateOptions.parse(recipe["options"], source=str(like)))
-    if not texts:
-        raise PromptError("no prompt given; say in words what to draw, or see --prompts")
-    single = _check_output(output, sheet, len(texts) * options.images)
-
-    (output.parent if single else output).mkdir(parents=True, exist_ok=True)
+        before = GenerateOptions.parse(recipe["options"], source=str(like))
+        options = options.over(before.over(pipeline.defaults))
+    check_prompts(texts)
+    complete = options.over(pipeline.defaults)
+    single = _check_output(output, sheet, len(texts) * complete.images)
     made = []
-    for group in _groups(texts, options.over(pipeline.defaults)):
-        for generated in watch(pipeline.stream(group, options), " · ".join(group)):
+    for group in _groups(texts, complete):
+        for generated in watch(pipeline.stream(group, options)):
             path = output if single else _free_name(output, generated.prompt, generated.seed)
             generated.save(path)
             made.append(generated)
-            report = {"path": str(path), "prompt": generated.prompt, "seed": generated.seed}
-            if json_lines:
-                score = round(generated.score, 4)
-                print(json.dumps({**report, "score": score}, ensure_ascii=False), flush=True)
-            else:
-                print(f"{path}  score {generated.score:.3f}  {generated.prompt}", flush=True)
+            facts = {"path": str(path), "prompt": generated.prompt, "seed": generated.seed}
+            line = f"{path}  score {generated.score:.3f}  {generated.prompt}"
+            _report(json_lines, line, {**facts, "score": round(generated.score, 4)})
     if sheet:
-        columns = math.ceil(math.sqrt(len(made)))
-        captions = [generated.prompt for generated in made]
-        pictures = contact_sheet([generated.image for generated in made], columns, captions)
-        save_png(pictures, sheet, {"software": made[0].recipe["software"], "command": "sheet"})
-        print(sheet)
+        _save_sheet(sheet, made)
+        _report(json_lines, str(sheet), {"sheet": str(sheet)})
+
+
+def _report(as_json: bool, line: str, facts: dict[str, Any]) -> None:
+    print(json.dumps(facts, ensure_ascii=False) if as_json else line, flush=True)
+
+
+def _save_sheet(path: Path, made: "list[Generated]") -> None:
+    from unclip.images import contact_sheet, save_png
+
+    columns = math.ceil(math.sqrt(len(made)))
+    captions = [generated.prompt for generated in made]
+    picture = contact_sheet([generated.image for generated in made], columns, captions)
+    save_png(picture, path, {"software": made[0].recipe["software"], "command": "sheet"})
 
 
 def _groups(prompts: Sequence[str], options: GenerateOptions) -> Iterator[list[str]]:
@@ -104,7 +111,7 @@ def _groups(prompts: Sequence[str], options: GenerateOptions) -> Iterator[list[s
 
 def _read_prompts(source: str) -> list[str]:
     try:
-        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
+        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise PromptError(f"the prompts in {source} cannot be read: {error}") from None
     prompts = [line.strip() for line in text.splitlines() if line.strip()]
@@ -129,14 +136,25 @@ def _recipe(image: Path, fingerprint: str, model: str) -> dict[str, Any]:
 
 def _check_output(output: Path, sheet: Path | None, images: int) -> bool:
     """Whether ``output`` names the one image; find out now, not after minutes of drawing."""
-    single = output.suffix.lower() == ".png" and not output.is_dir()
+    from unclip.images import SUFFIXES
+
+    ending = output.suffix.lower().lstrip(".")
+    single = ending == "png" and not output.is_dir()
     if single and images > 1:
         raise OptionError(f"--output {output} is one file, but {images} images: give a folder")
-    for file in (output if single else None, sheet):
-        if file and file.exists():
+    if not single and (output.is_file() or (ending in SUFFIXES and not output.is_dir())):
+        raise OptionError(f"--output {output}: images are PNG, give a folder or NAME.png")
+    files = [file for file in (output if single else None, sheet) if file]
+    for file in files:
+        if os.path.lexists(file):
             raise ImageError(f"{file} exists and is never overwritten; choose another name")
-    if output.is_file() and not single:
-        raise OptionError(f"--output {output} is a file and no PNG: give a folder or NAME.png")
+    if files[1:] and output.resolve() == files[1].resolve():
+        raise OptionError(f"--output and --sheet are both {output}; give the sheet another name")
+    for folder in [file.parent for file in files] + ([] if single else [output]):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ImageError(f"{folder} cannot be made: {error.strerror}") from None
     return single
 
 

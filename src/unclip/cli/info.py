@@ -1,7 +1,6 @@
 """``unclip info``: what a model is made of."""
 
 import json
-from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -11,16 +10,13 @@ def info(
     model: str = "emoji",
     /,
     *,
-    json_output: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    json_output: Annotated[bool, Parameter(name="--json", show_default=False)] = False,
 ) -> None:
     """Show a model: its card, stages, sizes and sampling defaults.
 
-    Parameters
-    ----------
-    model:
-        A shipped model's name, or a model folder.
-    json_output:
-        Print everything, with all configs, as JSON.
+    Args:
+        model: A shipped model's name, or a model folder.
+        json_output: Print everything, with all configs, as JSON.
     """
     facts = describe(model)
     if json_output:
@@ -31,7 +27,7 @@ def info(
 
 def describe(model: str) -> dict[str, Any]:
     """Facts about a model, as plain values."""
-    from unclip.checkpoint import WEIGHTS, fingerprint, read_config, read_index
+    from unclip.checkpoint import WEIGHTS, count_parameters, fingerprint, read_config, read_index
     from unclip.load import find
 
     folder = find(model)
@@ -39,10 +35,9 @@ def describe(model: str) -> dict[str, Any]:
     stages = {}
     for name in (index.clip, index.prior, index.decoder, *index.upsamplers.values()):
         _, config = read_config(folder / name)
-        weights = folder / name / WEIGHTS
         stages[name] = {
-            "parameters": _count(weights),
-            "bytes": weights.stat().st_size,
+            "parameters": count_parameters(folder / name),
+            "bytes": (folder / name / WEIGHTS).stat().st_size,
             "config": config.model_dump(mode="json"),
         }
     return {
@@ -55,27 +50,23 @@ def describe(model: str) -> dict[str, Any]:
     }
 
 
-def _count(weights: Path) -> int:
-    from math import prod
-
-    from safetensors import safe_open
-
-    with safe_open(weights, framework="np") as file:
-        return sum(prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
-
-
 def _show(facts: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     card = facts["card"]
-    console.print(f"[bold]{card['name']}[/]  {card['description']}")
-    console.print(f"licence      {card['licence']}")
-    if card["source"]:
-        console.print(f"source       {card['source']}")
-    console.print(f"draws        {', '.join(f'{size} px' for size in facts['sizes'])}")
-    console.print(f"fingerprint  {facts['fingerprint']}")
+    console.print(card["name"], style="bold")
+    rows = {
+        "about": card["description"],
+        "licence": card["licence"],
+        "source": card["source"],
+        "draws": ", ".join(f"{size} px" for size in facts["sizes"]),
+        "fingerprint": facts["fingerprint"],
+    }
+    for label, text in rows.items():
+        if text:
+            console.print(f"{label:<11}  {text}")
     table = Table("stage", "parameters", "on disk", "sampling", box=None, pad_edge=False)
     defaults = facts["defaults"]
     for name, stage in facts["stages"].items():

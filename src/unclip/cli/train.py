@@ -1,6 +1,8 @@
 """``unclip train``: one stage from captioned images into a model folder."""
 
 import logging
+import os
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -23,7 +25,7 @@ def train(
     *,
     output: Annotated[Path, Parameter(alias="-o")] = Path("model"),
     preset: str = "emoji",
-    assignments: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
+    assignments: Annotated[list[str] | None, Parameter(name="--set")] = None,
     clip: Path | None = None,
     start: Annotated[Path | None, Parameter(name="--from")] = None,
     to: int = 256,
@@ -36,68 +38,45 @@ def train(
 ) -> None:
     """Train one stage on captioned images; the same command again resumes it.
 
-    Train CLIP first: prior and decoder stand on it. When clip, prior and decoder are there,
+    CLIP comes first: prior and decoder stand on it. When clip, prior and decoder are there,
     `unclip generate --model OUTPUT` draws with them.
 
-    Examples:
+    For example:
+
         unclip train clip photos -o mine
-
-        unclip train prior photos -o mine
-
         unclip train decoder photos -o mine --set training.steps=20000
+        torchrun --nproc-per-node 2 -m unclip train prior photos -o mine
 
-    Parameters
-    ----------
-    stage:
-        Which stage.
-    data:
-        A folder of images with .txt captions, one with metadata.jsonl or .csv, or tar shards.
-    output:
-        The model folder; the stage is written there, its training state to OUTPUT/training.
-    preset:
-        Sizes and recipe: tiny, emoji or paper.
-    assignments:
-        Change a field of the stage's config (network.unet.channels=64), or of its training
-        (training.lr=1e-4). Repeat for more.
-    clip:
-        The CLIP that prior and decoder are trained on, OUTPUT/clip unless given.
-    start:
-        A stage folder to fine-tune from, instead of random weights.
-    to:
-        Size the upsampler draws: 256 or 1024.
-    caption_column:
-        Name of the captions' column in metadata files.
-    workers:
-        Processes that prepare batches.
-    tracker:
-        Also log to tensorboard, or another tracker accelerate knows.
-    max_minutes:
-        Stop with a checkpoint after so long.
-    max_steps:
-        Stop with a checkpoint after so many steps.
-    device:
-        auto, cpu, cuda or mps.
+    Args:
+        stage: Which stage.
+        data: A folder of images with .txt captions, one with metadata.jsonl or .csv, or tar shards.
+        output: The model folder; the stage is written there, its state to OUTPUT/training.
+        preset: Sizes and recipe: tiny, emoji or paper.
+        assignments: Change a field of the stage's config (network.unet.channels=64), or of its
+            training (training.lr=1e-4). Repeat for more.
+        clip: The CLIP that prior and decoder are trained on, OUTPUT/clip unless given.
+        start: A stage folder to fine-tune from, instead of random weights.
+        to: Size the upsampler draws: 256 or 1024.
+        caption_column: Name of the captions' column in metadata files.
+        workers: Processes that prepare batches.
+        tracker: Also log to tensorboard, or another tracker accelerate knows.
+        max_minutes: Stop with a checkpoint after so long.
+        max_steps: Stop with a checkpoint after so many steps.
+        device: auto, cpu, cuda or mps.
     """
-    from unclip.checkpoint import load_stage
     from unclip.data.open_data import open_data
-    from unclip.errors import CheckpointError, OptionError
     from unclip.presets import preset as named
     from unclip.training.session import frozen, train_into
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    speaks = _speaks()
     sizes = named(preset)
-    changes = _assignments(assignments or ())
-    recipe, changes = _training(sizes, stage, to, changes)
+    recipe, changes = _training(sizes, stage, to, _assignments(assignments or ()))
     source = open_data(data, with_captions=stage != "upsampler", caption_column=caption_column)
     encoder = frozen(clip or output / "clip", device) if stage in ("prior", "decoder") else None
     if start is not None:
-        if changes:
-            raise OptionError(f"--set {next(iter(changes))}: with --from the config is given")
-        network = load_stage(start)
-        if network.name != stage:
-            raise CheckpointError(f"--from {start} holds a {network.name}, not a {stage}")
+        network = _fine_tuned(start, stage, encoder, changes)
     else:
-        network = _build(stage, output, sizes, source, encoder, to, changes)
+        network = _build(stage, output, sizes, source, encoder, to, changes, recipe.seed)
     report = train_into(
         output,
         network,
@@ -111,7 +90,17 @@ def train(
         max_steps=max_steps,
         device=device,
     )
-    print(f"{stage}: {report.ending} after {report.step} steps, {report.images} images")
+    if speaks:
+        print(f"{stage}: {report.ending} after {report.step} steps, {report.images} images")
+
+
+def _speaks() -> bool:
+    """Whether this process tells how it goes: of several (torchrun) the first, for all."""
+    first = os.environ.get("RANK", "0") == "0"
+    logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(message)s")
+    if not first:
+        warnings.simplefilter("ignore")
+    return first
 
 
 def _assignments(texts: Iterable[str]) -> dict[str, str]:
@@ -142,6 +131,26 @@ def _training(
     return sizes.training[name].override(own), rest
 
 
+def _fine_tuned(
+    folder: Path, stage: StageName, clip: "Clip | None", changes: dict[str, str]
+) -> Any:
+    """A trained stage to go on from, which fits what is asked for."""
+    from unclip.checkpoint import load_stage
+    from unclip.errors import CheckpointError, OptionError
+
+    if changes:
+        raise OptionError(f"--set {next(iter(changes))}: with --from the config is given")
+    network = load_stage(folder)
+    if network.name != stage:
+        raise CheckpointError(f"--from {folder} holds a {network.name}, not a {stage}")
+    if clip is not None and network.config.network.embedding != clip.config.embedding:
+        raise CheckpointError(
+            f"--from {folder} takes embeddings of size {network.config.network.embedding}, "
+            f"the CLIP makes {clip.config.embedding}; name the one it was trained on with --clip"
+        )
+    return network
+
+
 def _build(
     stage: StageName,
     output: Path,
@@ -150,13 +159,18 @@ def _build(
     clip: "Clip | None",
     to: int,
     changes: dict[str, str],
+    seed: int,
 ) -> Any:
+    """A stage with its first, random weights."""
+    import torch
+
     from unclip.clip.clip import Clip
     from unclip.decoder.decoder import Decoder
     from unclip.prior.diffusion_prior import DiffusionPrior
     from unclip.training.session import tokenizer_for
     from unclip.upsampler.upsampler import Upsampler
 
+    torch.manual_seed(seed)
     if stage == "clip":
         config = sizes.clip.override(changes)
         words = tokenizer_for(output, lambda: _captions(source), config.text.vocabulary)

@@ -46,6 +46,8 @@ def open_data(
         if path.suffix == ".tar":
             return ShardSource([path], with_captions)
         raise DataError(f"{path}: neither a folder nor a .tar, .jsonl or .csv file")
+    if not any(sign in text for sign in "*?[{"):
+        raise DataError(f"{text}: nothing is there")
     shards = [shard for pattern in _expand(text) for shard in _matching(pattern)]
     if not shards:
         raise DataError(f"{text}: nothing is there")
