@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from PIL.Image import Image
 from torch import nn
 
-from unclip.checkpoint import save_stage
+from unclip.checkpoint import save_stage, writing
 from unclip.errors import TrainingError
 from unclip.randomness import Randomness, derive_seed
 from unclip.runtime import Runtime, place
@@ -250,7 +250,8 @@ class Training:
             "images_per_second": round(self.pace.images_per_second, 3),
             "seconds": round(time.monotonic() - self.started, 3),
         }
-        self.log_file.append(record)
+        with writing(self.run):
+            self.log_file.append(record)
         others = ("lr", "gradient_norm", "images_per_second")
         self.accelerator.log(
             self.losses | {name: record[name] for name in others}, step=self.progress.step
@@ -284,7 +285,8 @@ class Training:
                 EMA: self.ema.stage.state_dict(),
                 OPTIMIZER: optimizer_tensors(self.stage, self.optimizer),
             }
-            save_state(self.run, self.progress, tensors)
+            with writing(self.run):
+                save_state(self.run, self.progress, tensors)
             save_stage(self.ema.stage, self.run / self.name)
             prune_states(self.run, self.config.keep)
         self.accelerator.wait_for_everyone()

@@ -6,10 +6,15 @@ model/training/<stage>   state to resume from, log and previews
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from unclip.checkpoint import Card, Index, load_stage, read_index, save_stage, write_index
+import torch
+
+from unclip.checkpoint import INDEX, Card, Index, load_stage, read_index, save_stage, write_index
 from unclip.clip.clip import TOKENIZER, Clip
 from unclip.clip.tokenizer import Tokenizer
 from unclip.data.loader import Loader
@@ -18,14 +23,16 @@ from unclip.data.transforms import RandomCropMultiple, SquareResize, Transform
 from unclip.errors import CheckpointError
 from unclip.options import GenerateOptions
 from unclip.prior.diffusion_prior import DiffusionPrior
-from unclip.runtime import choose_runtime
+from unclip.runtime import Runtime, choose_runtime
 from unclip.training.conditioner import FrozenClip
 from unclip.training.config import TrainingConfig
 from unclip.training.preview import preview_of
 from unclip.training.trainer import TrainingReport, train
 from unclip.types import Batch
 
+MEASURED_SAMPLES = 4096
 MEASURED_BATCHES = 16
+"""At most so many batches, and about so many samples, give the prior's measured tables."""
 
 
 def folder_of(stage: Any) -> str:
@@ -81,6 +88,8 @@ def train_into(
         workers=workers,
     )
     conditioner = FrozenClip(clip, stage.needs) if clip is not None else None
+    if isinstance(stage, DiffusionPrior) and not stage.space.measured:
+        _standardise(stage, loader, conditioner)
     report = train(
         stage,
         loader,
@@ -95,8 +104,10 @@ def train_into(
     )
     if rank == 0:
         finished = load_stage(report.folder)
-        if isinstance(finished, DiffusionPrior) and conditioner is not None:
-            _measure(finished, loader, conditioner)
+        if isinstance(finished, DiffusionPrior):
+            # A stream cannot be entered so far in without reading all before.
+            start = 0 if isinstance(source, StreamSource) else config.steps
+            _measure(finished.to(_own(device).device), loader, conditioner, start)
         save_stage(finished, model / folder_of(stage))
         _register(model, folder_of(stage), defaults)
     return report
@@ -120,7 +131,10 @@ def transform_for(stage: Any) -> Transform:
     if stage.name == "upsampler":
         config = stage.config
         return RandomCropMultiple(
-            size=config.training_crop, image_size=config.high, multiple=config.factor
+            size=config.training_crop,
+            image_size=config.high,
+            multiple=config.factor,
+            candidates=config.crop_candidates,
         )
     if stage.name == "clip":
         return SquareResize(size=stage.config.image.size, crop="random")
@@ -129,22 +143,50 @@ def transform_for(stage: Any) -> Transform:
     return SquareResize(size=64)
 
 
-def _measure(prior: DiffusionPrior, loader: Loader, conditioner: FrozenClip) -> None:
-    """Fill in the analytic variance (§4.4), which depends on the finished weights."""
-    if prior.process.config.variance != "analytic":
-        return
+def _standardise(
+    prior: DiffusionPrior, loader: Loader, conditioner: Callable[[Batch], Batch] | None
+) -> None:
+    """Measure mean and deviation of the image embeddings, which the prior's x0 are made with.
 
-    def batches() -> Iterator[Batch]:
-        for batch, _ in zip(loader.batches(0), range(MEASURED_BATCHES), strict=False):
-            yield conditioner(batch)
+    Of several processes each measures its own share of the data; what the first found is sent
+    to the others with its weights.
+    """
+    embeddings = [batch.image_embedding for batch in _conditioned(loader, conditioner, 0)]
+    prior.space.measure(torch.cat([z_i.float().cpu() for z_i in embeddings if z_i is not None]))
 
-    prior.measure_posterior(batches())
+
+def _measure(
+    prior: DiffusionPrior,
+    loader: Loader,
+    conditioner: Callable[[Batch], Batch] | None,
+    start: int,
+) -> None:
+    """Fill in the analytic variance (§4.4), which depends on the finished weights.
+
+    It wants data the prior was not trained on: the batches after the last of the training are
+    that, as long as it has seen less than all data once.
+    """
+    if prior.process.config.variance == "analytic":
+        prior.measure_posterior(_conditioned(loader, conditioner, start))
+
+
+def _conditioned(
+    loader: Loader, conditioner: Callable[[Batch], Batch] | None, start: int
+) -> Iterator[Batch]:
+    """A few thousand samples with what the prior reads, from batch ``start`` on."""
+    with closing(loader.batches(start)) as batches:
+        seen = 0
+        for batch in islice(batches, MEASURED_BATCHES):
+            yield conditioner(batch) if conditioner else batch
+            seen += len(batch)
+            if seen >= MEASURED_SAMPLES:
+                return
 
 
 def _register(model: Path, folder: str, defaults: GenerateOptions | None) -> None:
-    try:
+    if (model / INDEX).exists():
         index = read_index(model)
-    except CheckpointError:
+    else:
         index = Index(defaults=defaults or GenerateOptions(), card=Card(name=model.name))
     if folder.startswith("upsampler-"):
         sizes = {**index.upsamplers, int(folder.split("-")[1]): folder}
@@ -154,7 +196,16 @@ def _register(model: Path, folder: str, defaults: GenerateOptions | None) -> Non
 
 def frozen(clip_folder: Path, device: str | None = None) -> Clip:
     """A trained CLIP, placed for inference."""
-    clip = load_stage(clip_folder, choose_runtime(device))
+    clip = load_stage(clip_folder, _own(device))
     if not isinstance(clip, Clip):
         raise CheckpointError(f"{clip_folder} holds a {clip.name}, not a clip")
     return clip
+
+
+def _own(device: str | None) -> Runtime:
+    """The runtime of this process: of several on one machine each has a GPU of its own."""
+    runtime = choose_runtime(device)
+    rank = os.environ.get("LOCAL_RANK")
+    if rank is None or runtime.device.type != "cuda" or runtime.device.index is not None:
+        return runtime
+    return replace(runtime, device=torch.device("cuda", int(rank)))

@@ -11,6 +11,7 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import GradientAccumulationPlugin
 from torch import nn
 
+from unclip.checkpoint import writing
 from unclip.errors import OptionError, TrainingError
 from unclip.runtime import choose_runtime, place
 from unclip.training.config import TrainingConfig
@@ -97,9 +98,10 @@ def _open_run(
         check_same_stage(run, description)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        run.mkdir(parents=True, exist_ok=True)
         training = config.model_dump(mode="json")
-        write_json(run / "config.json", {"training": training, "stage": description})
+        with writing(run):
+            run.mkdir(parents=True, exist_ok=True)
+            write_json(run / "config.json", {"training": training, "stage": description})
     return state
 
 

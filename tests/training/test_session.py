@@ -1,0 +1,67 @@
+"""What lies around the loop when a stage is trained into a model folder."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from unclip.checkpoint import INDEX, Card, Index, read_index, write_index
+from unclip.data.transforms import RandomCropMultiple, SquareResize
+from unclip.errors import CheckpointError
+from unclip.options import GenerateOptions
+from unclip.presets import preset
+from unclip.runtime import Runtime
+from unclip.training import session
+from unclip.upsampler.upsampler import Upsampler
+
+
+def test_crops_are_chosen_as_the_upsampler_says(tiny_stages: dict) -> None:
+    config = preset("tiny").upsamplers[256].updated({"crop_candidates": 3})
+    with torch.device("meta"):
+        crops = session.transform_for(Upsampler(config))
+    assert crops == RandomCropMultiple(size=64, image_size=256, multiple=4, candidates=3)
+    assert session.transform_for(tiny_stages["clip"]) == SquareResize(size=32, crop="random")
+    assert session.transform_for(tiny_stages["decoder"]) == SquareResize(size=64)
+
+
+def test_stages_are_registered_one_after_the_other(tmp_path: Path) -> None:
+    defaults = GenerateOptions(candidates=3)
+    for folder in ("clip", "upsampler-1024", "upsampler-256"):
+        session._register(tmp_path / "mine", folder, defaults)
+    index = read_index(tmp_path / "mine")
+    assert index.upsamplers == {256: "upsampler-256", 1024: "upsampler-1024"}
+    assert index.card.name == "mine"
+    assert index.defaults.model_dump(exclude_unset=True) == {"candidates": 3}
+
+
+def test_what_a_model_says_of_itself_is_kept(tmp_path: Path) -> None:
+    card = Card(name="fine", licence="Apache-2.0")
+    write_index(tmp_path, Index(card=card, defaults=GenerateOptions(seed=3)))
+    session._register(tmp_path, "clip", GenerateOptions(seed=4))
+    index = read_index(tmp_path)
+    assert (index.card, index.defaults.seed) == (card, 3)
+    (tmp_path / INDEX).write_text(json.dumps({"format": 9}))
+    with pytest.raises(CheckpointError, match="format"):
+        session._register(tmp_path, "clip", None)
+    assert json.loads((tmp_path / INDEX).read_text()) == {"format": 9}, "not replaced silently"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rank", "expected"),
+    [
+        ("cuda", "1", "cuda:1"),
+        ("cuda:0", "1", "cuda:0"),
+        ("cuda", None, "cuda"),
+        ("cpu", "1", "cpu"),
+    ],
+)
+def test_every_process_has_a_gpu_of_its_own(
+    chosen: str, rank: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = Runtime(torch.device(chosen), torch.float32, channels_last=True, compile=False)
+    monkeypatch.setattr(session, "choose_runtime", lambda device: runtime)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("LOCAL_RANK", rank)
+    assert session._own(None).device == torch.device(expected)
