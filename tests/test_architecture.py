@@ -20,7 +20,7 @@ LAYERS = [
     {"manipulation", "checkpoint", "data"},
     {"weights", "evaluation"},
     {"training"},
-    {"presets", "load"},
+    {"presets", "loading"},
     {"cli", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -30,7 +30,6 @@ SIDEWAYS = {
     ("config", "errors"),
     ("types", "randomness"),
     ("__main__", "cli"),
-    ("load", "presets"),
 }
 SAY_NOTHING = {"utils", "misc", "helpers", "common", "manager", "factory", "base"}
 

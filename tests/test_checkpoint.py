@@ -32,7 +32,7 @@ from unclip.checkpoint import (
     write_index,
 )
 from unclip.errors import CheckpointError
-from unclip.load import find, load
+from unclip.loading import find, load
 from unclip.options import GenerateOptions
 from unclip.presets import preset
 from unclip.prior.diffusion_prior import DiffusionPrior

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from unclip.cli import run
-from unclip.load import shipped
+from unclip.loading import shipped
 
 ROOT = Path(__file__).parents[1]
 PAGES = [

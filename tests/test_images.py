@@ -273,9 +273,12 @@ def test_contact_sheet() -> None:
     assert sheet.getpixel((64, 64)) == (255, 255, 255)
     captions = ["a red square", "", "a very long caption that cannot possibly fit below 빨간"]
     captioned = images.contact_sheet(pictures, 2, captions)
-    assert captioned.height > sheet.height
-    assert np.array(captioned)[42:60, 8:40].min() < 128
-    assert np.array(captioned)[42:60, 48:80].min() == 255
+    assert captioned.width == 8 + 2 * 136, "small pictures grow, so that words fit below"
+    pixels = np.array(captioned)
+    assert (pixels[8:136, 8:136] == (255, 0, 0)).all()
+    assert (pixels[8:136, 144:272] == (0, 128, 0)).all()
+    assert pixels[138:160, 8:136].min() < 128, "words below the first"
+    assert pixels[138:160, 144:272].min() == 255, "none below the second"
     with pytest.raises(ImageError, match="3 pictures but 1 captions"):
         images.contact_sheet(pictures, 2, ["a"])
     with pytest.raises(ImageError, match="at least one"):

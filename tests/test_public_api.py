@@ -1,5 +1,6 @@
 """What the package promises to the outside: its names, its help, and that both come quickly."""
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -16,6 +17,8 @@ def test_public_names_are_sorted_and_importable() -> None:
     assert unclip.__all__ == sorted(unclip.__all__)
     assert set(unclip.__all__) == set(unclip._HOME)
     for name in unclip.__all__:
+        # A module of the same name would hide the function as soon as anybody imports it.
+        assert importlib.util.find_spec(f"unclip.{name}") is None
         assert getattr(unclip, name).__name__ == name
         assert name in dir(unclip)
     assert unclip.SamplingOptions is SamplingOptions

@@ -31,7 +31,7 @@ from scores import Score, share, share_of
 from unclip.checkpoint import WEIGHTS, load_stage
 from unclip.clip.clip import Clip
 from unclip.images import contact_sheet, to_pil, to_tensor
-from unclip.load import load
+from unclip.loading import load
 from unclip.options import GenerateOptions
 from unclip.pipeline import UnCLIP
 from unclip.randomness import Randomness, derive_seed

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from unclip.diffusion.options import SamplingOptions as SamplingOptions
     from unclip.errors import UnclipError as UnclipError
-    from unclip.load import load as load
+    from unclip.loading import load as load
     from unclip.options import GenerateOptions as GenerateOptions
     from unclip.pipeline import Generated as Generated
     from unclip.pipeline import UnCLIP as UnCLIP
@@ -24,7 +24,7 @@ _HOME = {
     "SamplingOptions": "unclip.diffusion.options",
     "UnCLIP": "unclip.pipeline",
     "UnclipError": "unclip.errors",
-    "load": "unclip.load",
+    "load": "unclip.loading",
 }
 
 __all__ = ["GenerateOptions", "Generated", "SamplingOptions", "UnCLIP", "UnclipError", "load"]

@@ -28,7 +28,7 @@ def info(
 def describe(model: str) -> dict[str, Any]:
     """Facts about a model, as plain values."""
     from unclip.checkpoint import WEIGHTS, count_parameters, fingerprint, read_config, read_index
-    from unclip.load import find
+    from unclip.loading import find
 
     folder = find(model)
     index = read_index(folder)
