@@ -197,7 +197,7 @@ def _emoji(unet: UNetConfig, training: Mapping[str, TrainingConfig]) -> Preset:
         decoder=_decoder(
             unet,
             TransformerConfig(width=192, depth=2, heads=3),
-            diffusion=_X0_WEIGHTED,
+            diffusion=_X0,
             text_drop=0.15,
         ),
         upsamplers={
@@ -236,14 +236,14 @@ def _emoji_training(steps: int, batch: int, lr: float, warmup: int) -> TrainingC
 EMOJI = _emoji(
     _small_unet(64, (1, 2), 2, 4, context=192),
     {
-        "clip": _emoji_training(1000, 256, 1e-3, 100),
-        "prior": _emoji_training(500, 256, 1e-3, 50),
-        "decoder": _emoji_training(2800, 64, 1e-3, 150),
-        "upsampler-256": _emoji_training(1200, 32, 1e-3, 50),
-        "upsampler-1024": _emoji_training(600, 16, 1e-3, 50),
+        "clip": _emoji_training(2000, 256, 1e-3, 100),
+        "prior": _emoji_training(1500, 256, 1e-3, 100),
+        "decoder": _emoji_training(14_000, 64, 1e-3, 200),
+        "upsampler-256": _emoji_training(2000, 32, 1e-3, 50),
+        "upsampler-1024": _emoji_training(800, 16, 1e-3, 30),
     },
 )
-"""For two CPU cores: about an hour and a half in all."""
+"""For two CPU cores: about three hours in all, more than two of them for the decoder."""
 
 EMOJI_GPU = _emoji(
     _small_unet(64, (1, 2, 2), 2, 2, context=192),

@@ -61,7 +61,7 @@ def generate(
         precision: auto, bf16 or fp32.
         low_memory: Hold only the stage that is working in memory.
     """
-    from unclip.load import load
+    from unclip.loading import load
     from unclip.pipeline import check_prompts
     from unclip.runtime import choose_runtime
 
