@@ -7,12 +7,16 @@ import pytest
 import torch
 
 from unclip.checkpoint import INDEX, Card, Index, read_index, write_index
+from unclip.clip.clip import Clip
 from unclip.data.transforms import RandomCropMultiple, SquareResize
 from unclip.errors import CheckpointError
 from unclip.options import GenerateOptions
 from unclip.presets import preset
+from unclip.randomness import Randomness
 from unclip.runtime import Runtime
 from unclip.training import session
+from unclip.training.conditioner import FrozenClip
+from unclip.types import Batch
 from unclip.upsampler.upsampler import Upsampler
 
 
@@ -23,6 +27,24 @@ def test_crops_are_chosen_as_the_upsampler_says(tiny_stages: dict) -> None:
     assert crops == RandomCropMultiple(size=64, image_size=256, multiple=4, candidates=3)
     assert session.transform_for(tiny_stages["clip"]) == SquareResize(size=32, crop="random")
     assert session.transform_for(tiny_stages["decoder"]) == SquareResize(size=64)
+
+
+def test_clip_embeds_images_at_its_own_size_and_the_decoder_learns_them_smaller(
+    tiny_stages: dict,
+) -> None:
+    clip = Clip.from_config(preset("tiny").clip.updated({"image": {"size": 128}}))
+    decoder = tiny_stages["decoder"]
+    assert session.transform_for(decoder, clip) == SquareResize(size=128)
+    assert session.transform_for(tiny_stages["prior"], clip) == SquareResize(size=128)
+    assert session.transform_for(decoder, tiny_stages["clip"]) == SquareResize(size=64)
+
+    images = Randomness([0, 1]).uniform(3, 128, 128) * 2 - 1
+    batch = Batch(keys=("a", "b"), captions=("a ball", "a box"), images=images)
+    seen = FrozenClip(clip, decoder.needs, decoder.config.size)(batch)
+    assert torch.equal(seen.image_embedding, clip.encode_image(images))
+    assert seen.images.shape == (2, 3, 64, 64)
+    theirs = images.reshape(2, 3, 64, 2, 64, 2).mean((3, 5))
+    assert (seen.images - theirs).std() < 0.5 * theirs.std(), "shrunk, neither cut nor shifted"
 
 
 def test_stages_are_registered_one_after_the_other(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from unclip.errors import CheckpointError, OptionError, TrainingError
 from unclip.randomness import Randomness, derive_seed
 from unclip.training.log import read_log
+from unclip.training.objectives import own_loss, unwrapped
 from unclip.training.state import latest_state, read_progress
 from unclip.training.trainer import train
 
@@ -123,6 +124,22 @@ def test_nonfinite_loss_names_step_and_samples_and_keeps_the_checkpoint(tmp_path
     straight, _ = run_training(tmp_path / "straight")
     assert same(resumed, straight)
     assert [line["step"] for line in read_log(tmp_path / "log.jsonl")] == list(range(1, 13))
+
+
+def test_a_finite_loss_with_an_infinite_gradient_spoils_nothing(tmp_path):
+    def steep(stage, batch, randomness):
+        losses = own_loss(stage, batch, randomness)
+        if batch.keys[0] == "batch6/0":
+            gain = unwrapped(stage).gain
+            # sqrt is finite at 0, its slope is not.
+            losses["loss"] = losses["loss"] + (gain - gain.detach()).sqrt()
+        return losses
+
+    stage = new_stage()
+    with pytest.raises(TrainingError, match=r"step 7: gradient_norm (nan|inf)"):
+        run_training(tmp_path, stage, options={"objective": steep}, save_every=1)
+    assert all(parameter.isfinite().all() for parameter in stage.parameters())
+    assert read_progress(latest_state(tmp_path)).step == 6
 
 
 def test_nonfinite_part_of_a_batch_is_named_alone(tmp_path):

@@ -3,6 +3,9 @@
 from dataclasses import replace
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import interpolate
 
 from unclip.clip.clip import Clip
 from unclip.errors import TrainingError
@@ -17,11 +20,14 @@ class FrozenClip:
             stop asking for gradients.
         needs: names of the `Batch` fields the trained stage reads (``stage.needs``). Fields it
             does not read, or which the batch already carries (cached embeddings), cost nothing.
+        size: what images are shrunk to once they are embedded. CLIP must see them at its own
+            size: z_i of an enlarged thumbnail is not z_i of the picture.
     """
 
-    def __init__(self, clip: Clip, needs: frozenset[str]) -> None:
+    def __init__(self, clip: Clip, needs: frozenset[str], size: int | None = None) -> None:
         self.clip = clip.requires_grad_(False).eval()
         self.needs = needs
+        self.size = size
         self._warn = True
 
     # inference_mode would not do: its tensors may not take part in the stage's backward pass.
@@ -39,7 +45,14 @@ class FrozenClip:
             if batch.images is None:
                 raise TrainingError(_lacks(batch, "images"))
             embedding = self.clip.encode_image(batch.images)
-        return replace(batch, text=text, image_embedding=embedding)
+        return replace(batch, images=self._shrunk(batch), text=text, image_embedding=embedding)
+
+    def _shrunk(self, batch: Batch) -> Float[Tensor, "b 3 h w"] | None:
+        images = batch.images
+        if images is None or self.size is None or images.shape[-1] == self.size:
+            return images
+        size = (self.size, self.size)
+        return interpolate(images, size, mode="bicubic", antialias=True).clamp(-1, 1)
 
 
 def _lacks(batch: Batch, field: str) -> str:

@@ -161,6 +161,7 @@ class Training:
             self._accumulate(part, first, synchronise=last)
         bound = config.clip_norm or math.inf
         self.norm = self.accelerator.clip_grad_norm_(self.stage.parameters(), bound)
+        self.watch.note_gradient(self.norm)
         if self._is_look(step):
             self.watch.check()
         for group in self.optimizer.param_groups:

@@ -81,13 +81,14 @@ def train_into(
     loader = Loader(
         source,
         config.batch // processes,
-        transform or transform_for(stage),
+        transform or transform_for(stage, clip),
         config.seed,
         rank=rank,
         processes=processes,
         workers=workers,
     )
-    conditioner = FrozenClip(clip, stage.needs) if clip is not None else None
+    size = stage.config.size if stage.name == "decoder" else None
+    conditioner = FrozenClip(clip, stage.needs, size) if clip is not None else None
     if isinstance(stage, DiffusionPrior) and not stage.space.measured:
         _standardise(stage, loader, conditioner)
     report = train(
@@ -126,8 +127,11 @@ def tokenizer_for(model: Path, captions: Callable[[], Iterable[str]], vocabulary
     )
 
 
-def transform_for(stage: Any) -> Transform:
-    """How images become what ``stage`` trains on: random squares, whole images, or crops."""
+def transform_for(stage: Any, clip: Clip | None = None) -> Transform:
+    """How images become what ``stage`` trains on: random squares, whole images, or crops.
+
+    Where CLIP is to embed them they come in its size, and in the decoder's if that is larger.
+    """
     if stage.name == "upsampler":
         config = stage.config
         return RandomCropMultiple(
@@ -138,9 +142,8 @@ def transform_for(stage: Any) -> Transform:
         )
     if stage.name == "clip":
         return SquareResize(size=stage.config.image.size, crop="random")
-    if stage.name == "decoder":
-        return SquareResize(size=stage.config.size)
-    return SquareResize(size=64)
+    seen = clip.config.image.size if clip is not None else 1
+    return SquareResize(size=max(seen, stage.config.size if stage.name == "decoder" else 1))
 
 
 def _standardise(

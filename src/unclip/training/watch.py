@@ -1,4 +1,4 @@
-"""What ends a training early: a loss that is not finite, a signal, the time budget."""
+"""What ends a training early: a loss or gradient that is not finite, a signal, the time budget."""
 
 import math
 import signal
@@ -23,7 +23,7 @@ Ending = Literal["done", "signal", "time"]
 
 
 class FiniteWatch:
-    """Finds the step and the samples whose loss is not finite.
+    """Finds the step and the samples whose loss or gradient is not finite.
 
     Verdicts stay on the device until `check`, so that an accelerator need not be waited for at
     every step; the keys are remembered meanwhile.
@@ -41,11 +41,19 @@ class FiniteWatch:
         self._noted.append((step, batch.keys, values))
         self._verdicts.append(torch.isfinite(values["loss"]))
 
+    def note_gradient(self, norm: Tensor) -> None:
+        """Remember the gradient's norm of the step whose last part was noted.
+
+        A finite loss can have a gradient that is not, and one such step spoils all weights.
+        """
+        self._noted[-1][2]["gradient_norm"] = norm.detach()
+        self._verdicts[-1] = self._verdicts[-1] & torch.isfinite(norm).to(self._verdicts[-1].device)
+
     def check(self) -> None:
         """Look at what was noted since the last look.
 
         Raises:
-            TrainingError: naming the first step whose loss was not finite and its samples.
+            TrainingError: naming the first step that was not finite and its samples.
         """
         if not self._noted:
             return
