@@ -32,8 +32,9 @@ def test_two_processes_train_like_one(photos: Path, tmp_path: Path) -> None:
         )
         for folder, launcher in (("one", []), ("two", torchrun))
     }
+    said = {folder: process.communicate(timeout=600) for folder, process in running.items()}
     for folder, process in running.items():
-        out, errors = process.communicate(timeout=600)
+        out, errors = said[folder]
         assert process.returncode == 0, errors
         assert out == "clip: done after 4 steps, 64 images\n"
         names = {path.name for path in (tmp_path / folder).iterdir()}
