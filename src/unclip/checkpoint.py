@@ -226,6 +226,7 @@ def load_pipeline(
         defaults=index.defaults,
         name=index.card.name,
         fingerprint=fingerprint(folder, index),
+        runtime=runtime,
     )
 
 

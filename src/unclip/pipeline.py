@@ -23,6 +23,7 @@ from unclip.images import save_png, to_pil
 from unclip.options import GenerateOptions
 from unclip.prior.diffusion_prior import DiffusionPrior
 from unclip.randomness import Randomness
+from unclip.runtime import Runtime, choose_runtime
 from unclip.types import Sampling, Step, TextFeatures, finish
 from unclip.upsampler.upsampler import Upsampler
 
@@ -101,6 +102,7 @@ class UnCLIP:
         defaults: options where a caller sets none.
         name: what a recipe calls this model.
         fingerprint: identifies the weights in a recipe.
+        runtime: what the stages were placed for; recipes tell it.
     """
 
     def __init__(
@@ -114,12 +116,14 @@ class UnCLIP:
         defaults: GenerateOptions | None = None,
         name: str = "unnamed",
         fingerprint: str = "",
+        runtime: Runtime | None = None,
     ) -> None:
         self.clip, self.prior, self.decoder = clip, prior, decoder
         self.upsamplers = dict(sorted(upsamplers.items()))
         self.sizes = (size, *self.upsamplers)
         self.defaults = defaults or GenerateOptions()
         self.name, self.fingerprint = name, fingerprint
+        self.runtime = runtime or choose_runtime()
 
     def generate(
         self, prompts: str | Sequence[str], options: GenerateOptions | None = None
@@ -209,8 +213,9 @@ class UnCLIP:
         images = yield from self.decode(image_embedding, text, options, randomness)
         scores = torch.cosine_similarity(self.encode_image(images), text.embedding).tolist()
         pictures = [to_pil(image) for image in images]
+        computed = self.computed(len(prompts))
         return [
-            Generated(picture, prompt, seed, score, self._recipe(prompt, seed, options))
+            Generated(picture, prompt, seed, score, self._recipe(prompt, seed, options, computed))
             for picture, prompt, seed, score in zip(pictures, prompts, seeds, scores, strict=True)
         ]
 
@@ -237,7 +242,18 @@ class UnCLIP:
                 raise OptionError(f"the model has no sampling defaults for {step} px")
         return refiners
 
-    def _recipe(self, prompt: str, seed: int, options: GenerateOptions) -> dict[str, Any]:
+    def computed(self, batch: int) -> dict[str, Any]:
+        """What decides the last bits of an image, besides its recipe: where it is computed."""
+        return {
+            "torch": torch.__version__,
+            "device": self.runtime.device.type,
+            "dtype": str(self.runtime.dtype).removeprefix("torch."),
+            "batch": batch,
+        }
+
+    def _recipe(
+        self, prompt: str, seed: int, options: GenerateOptions, computed: dict[str, Any]
+    ) -> dict[str, Any]:
         asked = options.model_dump(mode="json", exclude={"images", "seed", "batch"})
         return {
             "software": f"unclip {unclip.__version__}",
@@ -246,6 +262,7 @@ class UnCLIP:
             "fingerprint": self.fingerprint,
             "prompt": prompt,
             "options": {**asked, "seed": seed},
+            "computed": computed,
         }
 
 

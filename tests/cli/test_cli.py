@@ -167,6 +167,14 @@ def test_like_makes_the_same_image_again(generate) -> None:
     assert read_recipe("a.png") == read_recipe("b.png")
 
 
+@pytest.mark.filterwarnings("default")
+def test_like_says_what_may_change_the_last_bits(generate, tiny_model, capsys) -> None:
+    generate("a cat", "-n", "2", "-o", "two")
+    like = ["--like", "two/a-cat-1.png", "-o", "again.png"]
+    assert run(["generate", *like, "-m", str(tiny_model)]) == 0
+    assert "computed with batch 2, now 1: expect small differences" in capsys.readouterr().err
+
+
 def test_like_gives_way_to_what_is_said_anew(generate) -> None:
     generate("a cat", "--seed", "5", "--decoder.guidance", "3.5", "-o", "a.png")
     generate("--like", "a.png", "--seed", "6", "-o", "b.png")

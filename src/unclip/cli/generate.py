@@ -5,6 +5,7 @@ import math
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -72,6 +73,7 @@ def generate(
         texts = texts or [recipe["prompt"]]
         before = GenerateOptions.parse(recipe["options"], source=str(like))
         options = options.over(before.over(pipeline.defaults))
+        _warn_of_other_bits(like, recipe.get("computed"), pipeline.computed(1))
     check_prompts(texts)
     complete = options.over(pipeline.defaults)
     single = _check_output(output, sheet, len(texts) * complete.images)
@@ -132,6 +134,18 @@ def _recipe(image: Path, fingerprint: str, model: str) -> dict[str, Any]:
             f"{model} is another ({fingerprint}); name the right one with --model"
         )
     return recipe
+
+
+def _warn_of_other_bits(image: Path, then: dict[str, Any] | None, now: dict[str, Any]) -> None:
+    """Say why the same recipe may not give the same pixels."""
+    changed = [
+        f"{name} {then[name]}, now {now[name]}" for name in now if then and then[name] != now[name]
+    ]
+    if changed:
+        warnings.warn(
+            f"{image} was computed with {'; '.join(changed)}: expect small differences",
+            stacklevel=2,
+        )
 
 
 def _check_output(output: Path, sheet: Path | None, images: int) -> bool:
