@@ -51,7 +51,7 @@ def train(
         stage: Which stage.
         data: A folder of images with .txt captions, one with metadata.jsonl or .csv, or tar shards.
         output: The model folder; the stage is written there, its state to OUTPUT/training.
-        preset: Sizes and recipe: tiny, emoji or paper.
+        preset: Sizes and recipe: tiny, emoji, emoji-gpu or paper.
         assignments: Change a field of the stage's config (network.unet.channels=64), or of its
             training (training.lr=1e-4). Repeat for more.
         clip: The CLIP that prior and decoder are trained on, OUTPUT/clip unless given.
