@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from unclip.prior.space import EmbeddingSpace, unit_scale
+from unclip.nn.layers import unit_scale
+from unclip.prior.space import EmbeddingSpace
 
 
 def test_the_papers_constant() -> None:

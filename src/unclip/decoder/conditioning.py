@@ -15,6 +15,7 @@ from torch.nn.functional import pad
 
 from unclip.config import Config
 from unclip.decoder.caption_encoder import CaptionEncoder, CaptionEncoderConfig
+from unclip.nn.layers import unit_scale
 from unclip.types import TextFeatures
 
 
@@ -194,8 +195,3 @@ class NoText(nn.Module):
     def forward(self, text: TextFeatures | None, dropped: Bool[Tensor, " b"]) -> None:
         """Add nothing."""
         del text, dropped
-
-
-def unit_scale(embedding: int) -> float:
-    """0.5375·√d: gives unit vectors of size d components as large as those of images (§1.2)."""
-    return 0.5375 * embedding**0.5

@@ -7,6 +7,14 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 
+def unit_scale(embedding: int) -> float:
+    """Factor that makes components of unit vectors as large as pixels in [-1, 1] (§1.2).
+
+    Their rms becomes 0.5375, whatever the size; at 1,024 the factor is the paper's 17.2.
+    """
+    return 0.5375 * embedding**0.5
+
+
 def timestep_embedding(
     t: Shaped[Tensor, " b"], width: int, max_period: float = 10_000.0
 ) -> Float[Tensor, "b width"]:

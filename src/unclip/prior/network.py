@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from unclip.config import Config
 from unclip.errors import OptionError
-from unclip.nn.layers import TimeEmbedding
+from unclip.nn.layers import TimeEmbedding, unit_scale
 from unclip.nn.transformer import Transformer, TransformerConfig, causal_mask, key_mask
 from unclip.prior.conditioning import Unconditional, UnconditionalKind
-from unclip.prior.space import unit_scale
 from unclip.types import TextFeatures
 
 EXTRA = 4

@@ -10,15 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from unclip.nn.layers import unit_scale
+
 Scaling = Literal["constant", "standardised"]
-
-
-def unit_scale(embedding: int) -> float:
-    """Factor that makes components of unit vectors as large as pixels in [-1, 1] (§1.2).
-
-    Their rms becomes 0.5375, whatever the size; at 1,024 the factor is the paper's 17.2.
-    """
-    return 0.5375 * embedding**0.5
 
 
 class Measured(nn.Module):
