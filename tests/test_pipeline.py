@@ -145,6 +145,7 @@ def test_the_best_of_each_prompt_comes_first(pipeline: UnCLIP) -> None:
         (" \n", "the prompt is empty"),
         (["a cat", ""], "prompt 2 is empty"),
         ([], "no prompt given"),
+        ("half a \ud83d smile", "not valid Unicode"),
     ],
 )
 def test_prompts_that_say_nothing(prompts: str | list[str], message: str, pipeline: UnCLIP) -> None:

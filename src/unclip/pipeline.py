@@ -270,7 +270,7 @@ def check_prompts(prompts: Sequence[str]) -> None:
     """Refuse prompts that say nothing.
 
     Raises:
-        PromptError: one is empty, or there is none.
+        PromptError: one is empty or no text, or there is none.
     """
     if not prompts:
         raise PromptError("no prompt given; say in words what to draw")
@@ -278,3 +278,7 @@ def check_prompts(prompts: Sequence[str]) -> None:
         if not prompt.strip():
             which = f"prompt {position} is empty" if len(prompts) > 1 else "the prompt is empty"
             raise PromptError(f"{which}; say in words what to draw")
+        try:
+            prompt.encode()
+        except UnicodeEncodeError:
+            raise PromptError(f"prompt {position} is not valid Unicode: {prompt!r}") from None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from unclip.checkpoint import load_stage
@@ -160,6 +161,27 @@ def test_nothing_is_overwritten(generate) -> None:
     assert Path(first).read_bytes() == content
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
+    ],
+)
+def test_running_out_of_memory_is_one_line(error, tiny_model, monkeypatch, capsys) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("unclip.pipeline.UnCLIP.stream", fail)
+    assert run(["generate", "a cat", "-m", str(tiny_model)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("unclip: out of memory; draw less at once (--batch 1")
+    error = ValueError("a bug")
+    with pytest.raises(ValueError, match="a bug"):
+        run(["generate", "a cat", "-m", str(tiny_model)])
+
+
 def test_like_makes_the_same_image_again(generate) -> None:
     generate("a cat", "--seed", "5", "--decoder.guidance", "3.5", "--size", "256", "-o", "a.png")
     generate("--like", "a.png", "-n", "1", "-o", "b.png")
@@ -191,7 +213,7 @@ def test_prompts_from_a_file_and_from_the_standard_input(generate, monkeypatch) 
     out = generate("first", "--prompts", "list.txt")
     prompts = [line.split("  ")[-1] for line in out.splitlines()]
     assert prompts == ["first", "a cat", "two dogs"]
-    monkeypatch.setattr("sys.stdin", io.StringIO("빨간 사과\n"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("빨간 사과\n".encode()), "cp1252"))
     assert generate("--prompts", "-").split()[0] == "빨간-사과-0.png"
 
 

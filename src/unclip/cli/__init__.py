@@ -32,6 +32,13 @@ def run(arguments: Sequence[str]) -> int:
             return _complain(str(error))
         except CycloptsError as error:
             return _complain(_in_one_line(error))
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            return _complain(
+                "out of memory; draw less at once (--batch 1, --tile 256, --low-memory), or train "
+                "in parts (--set training.accumulate=4)"
+            )
         except KeyboardInterrupt:
             return 130
         except BrokenPipeError:
@@ -49,6 +56,12 @@ def _in_one_line(error: Exception) -> str:
     if isinstance(cause, ValidationError):
         return describe(cause)
     return " ".join(str(error).split())
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether Python, an accelerator or torch's CPU allocator ran out; torch is not imported."""
+    named = type(error).__name__ in ("MemoryError", "OutOfMemoryError")
+    return named or "can't allocate memory" in str(error)
 
 
 def _complain(message: str) -> int:

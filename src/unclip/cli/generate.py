@@ -113,7 +113,9 @@ def _groups(prompts: Sequence[str], options: GenerateOptions) -> Iterator[list[s
 
 def _read_prompts(source: str) -> list[str]:
     try:
-        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8-sig")
+        # Never in the locale's encoding, which on Windows has no Korean.
+        content = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+        text = content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise PromptError(f"the prompts in {source} cannot be read: {error}") from None
     prompts = [line.strip() for line in text.splitlines() if line.strip()]

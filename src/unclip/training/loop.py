@@ -183,7 +183,7 @@ class Training:
         device = self.accelerator.device
         part = part.to(device)
         if self.conditioner:
-            part = self.conditioner(part)
+            part = self.conditioner(part).to(device)
         step = self.progress.step
         randomness = Randomness.for_step(self.config.seed, step, first, len(part), device)
         silence = nullcontext() if synchronise else self.accelerator.no_sync(self.model)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import GradientAccumulationPlugin
@@ -64,6 +65,8 @@ def train(
         CheckpointError: the run folder holds another stage, or damaged files.
     """
     runtime = choose_runtime(device, config.precision, compile)
+    if runtime.device.type == "cuda" and runtime.device.index is not None:
+        torch.cuda.set_device(runtime.device)  # which accelerate then takes
     accelerator = Accelerator(
         mixed_precision="no",  # the runtime decides, and autocasts around the objective
         cpu=runtime.device.type == "cpu",
