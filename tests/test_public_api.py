@@ -1,6 +1,7 @@
 """What the package promises to the outside: its names, its help, and that both come quickly."""
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -9,7 +10,6 @@ import textwrap
 import pytest
 
 import unclip
-from unclip.cli import run
 from unclip.options import GenerateOptions, SamplingOptions
 
 
@@ -50,10 +50,17 @@ def test_the_package_and_its_help_do_without_torch() -> None:
     assert result.stderr.count("\n") == 1
 
 
-def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
-    capsys.readouterr()
-    assert run([command, "--help"]) == 0
-    return " ".join(re.sub(r"[│╭╮╰╯─]", " ", capsys.readouterr().out).split())
+def help_of(command: str) -> str:
+    """The help, from a fresh process on a screen wide enough to break no description."""
+    result = subprocess.run(
+        [sys.executable, "-m", "unclip", command, "--help"],
+        capture_output=True,
+        encoding="utf-8",
+        env={**os.environ, "COLUMNS": "400", "PYTHONIOENCODING": "utf-8"},
+        timeout=300,
+        check=True,
+    )
+    return result.stdout
 
 
 def plain(description: str | None) -> str:
@@ -61,11 +68,8 @@ def plain(description: str | None) -> str:
     return " ".join(description.replace("`", "").split())
 
 
-def test_the_help_has_every_option_with_its_description(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "400")  # no description is broken by the next column
-    text = help_of("generate", capsys)
+def test_the_help_has_every_option_with_its_description() -> None:
+    text = " ".join(re.sub(r"[│╭╮╰╯─]", " ", help_of("generate")).split())
     groups = ("prior", "decoder", "upsampler")
     for name, field in GenerateOptions.model_fields.items():
         if name not in groups:
@@ -84,14 +88,8 @@ def test_the_help_has_every_option_with_its_description(
 
 
 @pytest.mark.parametrize("command", ["generate", "train", "info"])
-def test_every_option_of_a_command_is_described(
-    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "400")
-    capsys.readouterr()
-    assert run([command, "--help"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    options = [line for line in lines if line.startswith("│ --")]
+def test_every_option_of_a_command_is_described(command: str) -> None:
+    options = [line for line in help_of(command).splitlines() if line.startswith("│ --")]
     assert options
     for line in options:
         words = re.sub(r"\[(default|choices).*", "", line.strip("│ ")).split("  ")
