@@ -84,12 +84,12 @@ def _training(name: str, title: str, must: float | None, precision: str) -> Case
     return Case(
         name,
         f"Training step, {title}",
-        Side("unclip", OURS, "ours.TrainingStep", {"channels": 128, "depth": 2, "batch": 8}),
+        Side("unclip", OURS, "ours.TrainingStep", {"channels": 64, "depth": 3, "batch": 8}),
         Side(
             "DALLE2-pytorch",
             "dalle2-pytorch",
             "theirs_dalle2.TrainingStep",
-            {"dim": 128, "blocks": 2, "batch": 8, "precision": precision},
+            {"dim": 80, "blocks": 2, "batch": 8, "precision": precision},
         ),
         must,
         by_work=True,

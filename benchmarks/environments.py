@@ -33,7 +33,8 @@ def python_of(environment: str) -> Path:
     if mark.exists() and mark.read_text() == wanted:
         return python
     print(f"making the environment of {environment} in {folder.relative_to(ROOT)} …", flush=True)
-    venv.create(folder, with_pip=True)
+    if not python.exists():
+        venv.create(folder, with_pip=True, symlinks=os.name != "nt")
     for path in pins:
         alone = (
             ["--no-deps"]

@@ -10,6 +10,7 @@ answers.
 import importlib
 import json
 import os
+import resource
 import sys
 import time
 import traceback
@@ -45,18 +46,24 @@ class Side:
         Also the warm-up. The counter sees matrix products, convolutions and attention.
         """
         import torch
-        from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop, sdpa_flop
+        from torch.utils import flop_counter
+
+        def attention(query: Any, key: Any, value: Any, *rest: Any, **out: Any) -> int:
+            return flop_counter.sdpa_flop_count(query, key, value)
+
+        def backward(grad: Any, query: Any, key: Any, value: Any, *rest: Any, **out: Any) -> int:
+            return flop_counter.sdpa_backward_flop_count(grad, query, key, value)
 
         aten = torch.ops.aten
         # The counter knows fused attention on GPUs alone.
         fused = {
-            aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop,
-            aten._scaled_dot_product_flash_attention_for_cpu_backward: sdpa_backward_flop,
+            aten._scaled_dot_product_flash_attention_for_cpu: attention,
+            aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
         }
         reset_peak()
         self.subject.run()
         peak = peak_gib()
-        with FlopCounterMode(display=False, custom_mapping=fused) as counter:
+        with flop_counter.FlopCounterMode(display=False, custom_mapping=fused) as counter:
             self.subject.run()
         return {"gflop": counter.get_total_flops() / 1e9, "peak_gib": peak}
 
@@ -104,12 +111,13 @@ def reset_peak() -> None:
 
 
 def peak_gib() -> float:
-    """Largest resident memory of this process (VmHWM) in GiB; 0 where unknown."""
+    """Largest resident memory of this process (VmHWM) or one it started, in GiB; 0 if unknown."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
         return 0.0
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**20
+    own = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    return max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 2**20
 
 
 def serve() -> None:

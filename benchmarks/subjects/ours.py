@@ -187,4 +187,4 @@ class Generate:
     def run(self) -> None:
         """Draw them into a folder that is then deleted."""
         with tempfile.TemporaryDirectory() as folder:
-            subprocess.run([*self.command, folder], check=True)
+            subprocess.run([*self.command, folder], check=True, stdout=subprocess.DEVNULL)
