@@ -54,6 +54,13 @@ class Card(Config):
     description: str = ""
     licence: str = "unknown"
     source: str = ""
+    """Where an imported model comes from: a Hub name, a file or a folder."""
+    revision: str = ""
+    """Its commit on the Hub."""
+    family: str = ""
+    """Which kind of published checkpoint it was."""
+    reference: str = ""
+    """Whose behaviour it follows: the authors' code or its diffusers port."""
 
 
 class Index(Config):

@@ -1,0 +1,21 @@
+"""Which family a source is of. A new family is one module and one line here."""
+
+from unclip.errors import CheckpointError
+from unclip.weights.family import Family
+from unclip.weights.source import Source
+
+FAMILIES: tuple[Family, ...] = ()
+"""Asked in this order: whole pipelines before the single networks they contain."""
+
+
+def detect(source: Source) -> Family:
+    """The family of a source.
+
+    Raises:
+        CheckpointError: it is of none, or of one that cannot be imported.
+    """
+    for family in FAMILIES:
+        if family.recognises(source):
+            return family
+    known = ", ".join(family.name for family in FAMILIES)
+    raise CheckpointError(f"{source.name} is no checkpoint that can be imported; known: {known}")
