@@ -12,12 +12,12 @@ from unclip.clip.architectures import architecture
 from unclip.clip.clip import ClipConfig
 from unclip.clip.text import TextConfig
 from unclip.clip.vision import ViTConfig
-from unclip.decoder.caption_encoder import CaptionEncoderConfig
 from unclip.decoder.decoder import DecoderConfig
 from unclip.decoder.network import DecoderNetworkConfig
 from unclip.diffusion.process import DiffusionConfig
 from unclip.diffusion.sampling import SamplingOptions
 from unclip.errors import OptionError
+from unclip.nn.caption_encoder import CaptionEncoderConfig
 from unclip.nn.transformer import TransformerConfig
 from unclip.nn.unet import UNetConfig
 from unclip.options import GenerateOptions

@@ -3,13 +3,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from unclip.decoder.caption_encoder import CaptionEncoder, CaptionEncoderConfig
 from unclip.decoder.conditioning import ClipStatesConfig, ImageEmbeddingConfig, NoTextConfig
 from unclip.decoder.decoder import Decoder, DecoderConfig
 from unclip.decoder.network import DecoderNetwork, DecoderNetworkConfig
 from unclip.diffusion.process import DiffusionConfig
 from unclip.diffusion.sampling import SamplingOptions
 from unclip.errors import CheckpointError, OptionError
+from unclip.nn.caption_encoder import CaptionEncoder, CaptionEncoderConfig
 from unclip.nn.transformer import TransformerConfig
 from unclip.nn.unet import UNetConfig
 from unclip.randomness import InjectedNoise, Randomness

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from unclip.config import Config
-from unclip.decoder.caption_encoder import CaptionEncoder, CaptionEncoderConfig
+from unclip.nn.caption_encoder import CaptionEncoder, CaptionEncoderConfig
 from unclip.nn.layers import unit_scale
 from unclip.types import TextFeatures
 

@@ -7,7 +7,6 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from unclip.config import Config
-from unclip.decoder.caption_encoder import CaptionEncoderConfig
 from unclip.decoder.conditioning import (
     CaptionGuidance,
     ClipStatesConfig,
@@ -17,6 +16,7 @@ from unclip.decoder.conditioning import (
     NoText,
     TextConfig,
 )
+from unclip.nn.caption_encoder import CaptionEncoderConfig
 from unclip.nn.unet import PreparedContext, UNet, UNetConfig
 from unclip.types import TextFeatures
 

@@ -1,11 +1,14 @@
 """The pre-LayerNorm transformer that CLIP, the prior and the caption encoder are made of."""
 
+from collections.abc import Sequence
+from itertools import repeat
 from typing import Literal
 
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
 from unclip.config import Config
@@ -37,6 +40,49 @@ def key_mask(mask: Bool[Tensor, "b length"]) -> Bool[Tensor, "b 1 1 length"]:
     return rearrange(mask, "b n -> b 1 1 n")
 
 
+class Memory:
+    """Keys and values that a layer attends to beside those of its own input, and before them.
+
+    Args:
+        keys: [b heads k w].
+        values: likewise.
+    """
+
+    def __init__(
+        self, keys: Float[Tensor, "b heads k w"], values: Float[Tensor, "b heads k w"]
+    ) -> None:
+        self.keys, self.values = keys, values
+
+    def joined(
+        self, keys: Float[Tensor, "b heads n w"], values: Float[Tensor, "b heads n w"]
+    ) -> tuple[Float[Tensor, "b heads kn w"], Float[Tensor, "b heads kn w"]]:
+        """Its keys and values with those of the input after them."""
+        return torch.cat([self.keys, keys], dim=2), torch.cat([self.values, values], dim=2)
+
+
+class Cache(Memory):
+    """A memory that keeps what joins it: a sequence can be computed position by position.
+
+    Args:
+        memory: what it begins with.
+        room: positions that will join.
+    """
+
+    def __init__(self, memory: Memory, room: int) -> None:
+        self.length = memory.keys.shape[2]
+        super().__init__(*(pad(kept, (0, 0, 0, room)) for kept in (memory.keys, memory.values)))
+
+    def joined(
+        self, keys: Float[Tensor, "b heads n w"], values: Float[Tensor, "b heads n w"]
+    ) -> tuple[Float[Tensor, "b heads kn w"], Float[Tensor, "b heads kn w"]]:
+        """All keys and values so far, those of the input included, which are kept in place."""
+        before, self.length = self.length, self.length + keys.shape[2]
+        assert self.length <= self.keys.shape[2], "the cache has no room left"
+        self.keys[:, :, before : self.length] = keys
+        self.values[:, :, before : self.length] = values
+        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+
+
 class Attention(nn.Module):
     """Multi-head self-attention; queries, keys and values stacked in thirds."""
 
@@ -47,10 +93,15 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(
-        self, x: Float[Tensor, "b length width"], mask: Bool[Tensor, "..."] | None = None
+        self,
+        x: Float[Tensor, "b length width"],
+        mask: Bool[Tensor, "..."] | None = None,
+        memory: Memory | None = None,
     ) -> Float[Tensor, "b length width"]:
-        """Attend; ``mask`` (True: may attend) broadcasts to (b, heads, length, length)."""
+        """Attend; ``mask`` is as in `attend`, over the keys of ``memory`` before the input's."""
         q, k, v = rearrange(self.qkv(x), "b n (qkv h w) -> qkv b h n w", qkv=3, h=self.heads)
+        if memory is not None:
+            k, v = memory.joined(k, v)
         return self.out(rearrange(attend(q, k, v, mask), "b h n w -> b n (h w)"))
 
 
@@ -72,10 +123,13 @@ class Block(nn.Module):
         self._initialise(config)
 
     def forward(
-        self, x: Float[Tensor, "b length width"], mask: Bool[Tensor, "..."] | None = None
+        self,
+        x: Float[Tensor, "b length width"],
+        mask: Bool[Tensor, "..."] | None = None,
+        memory: Memory | None = None,
     ) -> Float[Tensor, "b length width"]:
         """Apply both residual branches."""
-        x = x + self.attention(self.norm_1(x), mask)
+        x = x + self.attention(self.norm_1(x), mask, memory)
         return x + self.mlp(self.norm_2(x))
 
     def _initialise(self, config: TransformerConfig) -> None:
@@ -105,12 +159,21 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
 
     def forward(
-        self, x: Float[Tensor, "b length width"], mask: Bool[Tensor, "..."] | None = None
+        self,
+        x: Float[Tensor, "b length width"],
+        mask: Bool[Tensor, "..."] | None = None,
+        memories: Sequence[Memory] | None = None,
     ) -> Float[Tensor, "b length width"]:
-        """Run all blocks; ``mask`` is True where a query (row) may attend to a key (column)."""
-        for block in self.blocks:
+        """Run all blocks.
+
+        Args:
+            x: the input.
+            mask: True where a query (row) may attend to a key (column); see `attend`.
+            memories: one a block, whose keys come before those of the input.
+        """
+        for block, memory in zip(self.blocks, memories or repeat(None), strict=False):
             if self.gradient_checkpointing and self.training:
-                x = checkpoint(block, x, mask, use_reentrant=False)
+                x = checkpoint(block, x, mask, memory, use_reentrant=False)
             else:
-                x = block(x, mask)
+                x = block(x, mask, memory)
         return x

@@ -1,4 +1,4 @@
-"""The decoder's own caption encoder (§1.5), GLIDE's: it reads token ids and knows no images."""
+"""GLIDE's caption encoder (§1.5), trained with what it conditions: it reads token ids alone."""
 
 from typing import Literal
 
@@ -13,7 +13,7 @@ from unclip.nn.transformer import Transformer, TransformerConfig
 
 
 class CaptionEncoderConfig(Config):
-    """Captions through a transformer trained with the decoder; the sizes are the paper's."""
+    """Captions through a transformer of one's own; the sizes are the paper's."""
 
     kind: Literal["caption_encoder"] = "caption_encoder"
     vocabulary: int = 49_408
@@ -53,7 +53,7 @@ class CaptionEncoder(nn.Module):
         if missing < 0:
             raise OptionError(
                 f"the caption encoder reads {self.config.context} tokens but was given "
-                f"{ids.shape[1]}; tokenise captions with the decoder's context"
+                f"{ids.shape[1]}; tokenise captions with its context"
             )
         ids, mask = pad(ids, (0, missing)), pad(mask, (0, missing))
         x = torch.where(mask[..., None], self.tokens(ids) + self.positions, self.padding)
