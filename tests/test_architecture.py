@@ -13,7 +13,7 @@ PACKAGE = Path(unclip.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [
-    {"errors", "config", "randomness", "types"},
+    {"errors", "config", "randomness", "types", "identity"},
     {"images", "runtime", "nn", "diffusion"},
     {"clip", "prior", "decoder", "upsampler", "options"},
     {"pipeline"},
@@ -29,6 +29,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 SIDEWAYS = {
     ("config", "errors"),
     ("types", "randomness"),
+    ("identity", "config"),
     ("__main__", "cli"),
 }
 SAY_NOTHING = {"utils", "misc", "helpers", "common", "manager", "factory", "base"}

@@ -78,7 +78,8 @@ def test_a_stage_comes_back_bit_for_bit(
     save_stage(stage, tmp_path / "deep" / name)
     again = load_stage(tmp_path / "deep" / name)
     assert type(again) is type(stage)
-    assert again.config == stage.config
+    told = {"identity": stage.identity()} if name == "clip" else {}
+    assert again.config == stage.config.model_copy(update=told)
     mine, theirs = stage.state_dict(), again.state_dict()
     assert mine.keys() == theirs.keys()
     for key, value in mine.items():

@@ -95,15 +95,19 @@ def save_stage(
         CheckpointError: the folder cannot be written (no space, no permission).
     """
     with _replacing(Path(folder)) as beside:
-        _write_json(
-            beside / CONFIG,
-            {"format": FORMAT, "stage": stage.name, "config": stage.config.model_dump(mode="json")},
-        )
         lowered = {name for name, _ in stage.named_parameters(remove_duplicate=False)}
         state = {
             key: _stored(value, dtype if key in lowered else None)
             for key, value in (weights or stage.state_dict()).items()
         }
+        config = stage.config
+        if isinstance(stage, Clip):
+            identity = config.identified(state.items())
+            config = config.model_copy(update={"identity": identity})
+        _write_json(
+            beside / CONFIG,
+            {"format": FORMAT, "stage": stage.name, "config": config.model_dump(mode="json")},
+        )
         save_file(state, beside / WEIGHTS)
         if hasattr(stage, "save_extras"):
             stage.save_extras(beside)
@@ -248,13 +252,25 @@ def _expected(folder: Path, expected: str) -> Any:
 def _check_embeddings(
     folder: Path, clip: ClipConfig, prior: DiffusionPriorConfig, decoder: DecoderConfig
 ) -> None:
-    """All three must speak of embeddings of one size."""
+    """All three must speak of embeddings of one size and of one CLIP."""
     for name, size in (("prior", prior.network.embedding), ("decoder", decoder.network.embedding)):
         if size != clip.embedding:
             raise CheckpointError(
                 f"{folder}: the {name} was trained on embeddings of size {size}, its CLIP makes "
                 f"{clip.embedding}; train the {name} on this CLIP"
             )
+    for name, record in (("prior", prior.clip), ("decoder", decoder.clip)):
+        if record and (conflict := record.conflict(clip.identity)):
+            raise CheckpointError(
+                f"{folder}: the {name} was trained on another CLIP than lies here ({conflict}); "
+                f"train the {name} on this CLIP, or put back the one it was trained on"
+            )
+    # The two may know more of their CLIP than a folder without its image tower does.
+    if prior.clip and (conflict := prior.clip.conflict(decoder.clip)):
+        raise CheckpointError(
+            f"{folder}: prior and decoder were trained on different CLIPs ({conflict}); "
+            "choose two of one CLIP, or train one of them on the other's"
+        )
 
 
 def fingerprint(folder: Path, index: Index) -> str:

@@ -5,7 +5,7 @@ It binds the two towers, the tokenizer and the contrastive loss.
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -24,6 +24,7 @@ from unclip.clip.tokenizer import SMALLEST, CaptionCut, Tokenizer
 from unclip.clip.vision import ViTConfig
 from unclip.config import Config
 from unclip.errors import OptionError
+from unclip.identity import ClipIdentity, identify
 from unclip.randomness import Randomness
 from unclip.types import Batch, Losses, TextFeatures
 
@@ -50,6 +51,21 @@ class ClipConfig(Config):
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
     fit: Fit = "crop"
     """What becomes of images that are not square."""
+    normalise: bool = True
+    """Whether embeddings are brought to unit length, as everything of our own expects; Karlo's
+    are not."""
+    identity: ClipIdentity | None = None
+    """Written with the weights; None in checkpoints older than this record."""
+
+    def identified(self, weights: Iterable[tuple[str, Tensor]]) -> ClipIdentity:
+        """The identity of a CLIP of this config with these weights, named as in a checkpoint.
+
+        A name it was given is kept only by the weights it was given for.
+        """
+        known = self.identity or ClipIdentity()
+        found = identify(weights, name=known.name, normalised=self.normalise)
+        same = known.conflict(found) is None
+        return found if same else found.model_copy(update={"name": ""})
 
 
 class Clip(nn.Module):
@@ -101,6 +117,10 @@ class Clip(nn.Module):
         """Write what a checkpoint holds beside config and weights: the tokenizer."""
         self.tokenizer.save(folder / TOKENIZER)
 
+    def identity(self) -> ClipIdentity:
+        """Fingerprint the present weights, which may have been trained since they were loaded."""
+        return self.config.identified(self.state_dict().items())
+
     def forward(self, batch: Batch, randomness: Randomness) -> Losses:
         """Contrast the images of a batch with its captions, over all processes.
 
@@ -137,26 +157,26 @@ class Clip(nn.Module):
 
     @torch.no_grad()
     def encode_image(
-        self, images: Float[Tensor, "b 3 h w"], *, normalise: bool = True
+        self, images: Float[Tensor, "b 3 h w"], *, normalise: bool | None = None
     ) -> Float[Tensor, "b d"]:
         """Embed images in [-1, 1] of any size as z_i, in float32.
 
         Args:
             images: resized and cropped as the config says, unless they have the tower's size.
-            normalise: to unit length, as everything of our own expects; Karlo does not.
+            normalise: to unit length; as the config says if not given.
         """
         raw = at_least_float32(self.network.image(self.pixels(images)))
-        return unit(raw) if normalise else raw
+        return unit(raw) if self._normalises(normalise) else raw
 
     @torch.no_grad()
     def encode_text(
-        self, captions: Sequence[str], *, normalise: bool = True, warn: bool = True
+        self, captions: Sequence[str], *, normalise: bool | None = None, warn: bool = True
     ) -> TextFeatures:
         """Embed captions, which may be empty.
 
         Args:
             captions: of any length; an encoder reads only as many tokens as its context has.
-            normalise: the embeddings to unit length; Karlo does not.
+            normalise: the embeddings to unit length; as the config says if not given.
             warn: of captions that were cut, once for each encoder that cut one (`CaptionCut`).
         """
         config = self.config
@@ -169,7 +189,7 @@ class Clip(nn.Module):
         raw, states = self.network.text(ids.to(self._device), mask)
         raw = at_least_float32(raw)
         return TextFeatures(
-            embedding=unit(raw) if normalise else raw,
+            embedding=unit(raw) if self._normalises(normalise) else raw,
             states=at_least_float32(states),
             mask=mask,
             caption=caption.to(self._device),
@@ -188,6 +208,9 @@ class Clip(nn.Module):
             images.to(self._device), config.image.size, config.mean, config.std, config.fit
         )
         return images.to(self.network.logit_scale.dtype)
+
+    def _normalises(self, asked: bool | None) -> bool:
+        return self.config.normalise if asked is None else asked
 
     @property
     def _device(self) -> torch.device:

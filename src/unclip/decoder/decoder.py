@@ -19,6 +19,7 @@ from unclip.diffusion.losses import diffusion_loss
 from unclip.diffusion.process import DiffusionConfig, Network, Process
 from unclip.diffusion.sampling import SamplingOptions, invert, sample
 from unclip.errors import CheckpointError, OptionError
+from unclip.identity import ClipIdentity
 from unclip.randomness import Randomness
 from unclip.types import Batch, Losses, Sampling, TextFeatures
 
@@ -36,6 +37,8 @@ class DecoderConfig(Config):
     """How often training hides z_i, from both its paths."""
     text_drop: float = Field(default=0.5, ge=0, le=1)
     """How often training hides the caption, independently."""
+    clip: ClipIdentity | None = None
+    """The CLIP it was trained on; None in checkpoints older than this record."""
 
     @model_validator(mode="after")
     def _check(self) -> "DecoderConfig":

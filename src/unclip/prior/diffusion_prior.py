@@ -21,6 +21,7 @@ from unclip.diffusion.process import DiffusionConfig, Network, Process
 from unclip.diffusion.sampling import SamplingOptions, sample
 from unclip.diffusion.spacing import strided
 from unclip.errors import CheckpointError, DataError, OptionError
+from unclip.identity import ClipIdentity
 from unclip.prior.network import PriorNetwork, PriorNetworkConfig
 from unclip.prior.space import EmbeddingSpace, Measured, Scaling
 from unclip.randomness import Randomness
@@ -41,6 +42,8 @@ class DiffusionPriorConfig(Config):
     """How often training hides the text: token states and z_t together."""
     renormalise: bool = True
     """Whether samples are brought to unit length."""
+    clip: ClipIdentity | None = None
+    """The CLIP it was trained on; None in checkpoints older than this record."""
 
 
 class DiffusionPrior(nn.Module):

@@ -1,6 +1,7 @@
 """A frozen CLIP that fills in what a stage is conditioned on: text features and z_i."""
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -9,6 +10,7 @@ from torch.nn.functional import interpolate
 
 from unclip.clip.clip import Clip
 from unclip.errors import TrainingError
+from unclip.identity import ClipIdentity
 from unclip.types import Batch
 
 
@@ -28,6 +30,7 @@ class FrozenClip:
         self.clip = clip.requires_grad_(False).eval()
         self.needs = needs
         self.size = size
+        self.identity = clip.identity()
         self._warn = True
 
     # inference_mode would not do: its tensors may not take part in the stage's backward pass.
@@ -53,6 +56,23 @@ class FrozenClip:
             return images
         size = (self.size, self.size)
         return interpolate(images, size, mode="bicubic", antialias=True).clamp(-1, 1)
+
+
+def record_clip(stage: Any, identity: ClipIdentity) -> None:
+    """Write into the config of ``stage`` which CLIP it is trained on.
+
+    Raises:
+        TrainingError: it was trained on another one until now.
+    """
+    known = stage.config.clip
+    if known and (conflict := known.conflict(identity)):
+        raise TrainingError(
+            f"the {stage.name} was trained on another CLIP ({conflict}), whose embeddings mean "
+            "something else; give the one it was trained on, or train from random weights"
+        )
+    if known and not identity.name:
+        identity = identity.model_copy(update={"name": known.name})
+    stage.config = stage.config.model_copy(update={"clip": identity})
 
 
 def _lacks(batch: Batch, field: str) -> str:

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unclip.errors import CheckpointError
+from unclip.identity import ClipIdentity
 
 RAW, EMA, OPTIMIZER = "raw.safetensors", "ema.safetensors", "optimizer.safetensors"
 
@@ -119,21 +120,34 @@ def restore_module(module: nn.Module, path: Path) -> None:
 
 
 def check_same_stage(run: Path, description: Mapping[str, Any]) -> None:
-    """Refuse to resume a run folder with a stage of another name or config.
+    """Refuse to resume a run folder with a stage of another name or config, or on another CLIP.
 
     Raises:
-        CheckpointError: naming the fields that differ.
+        CheckpointError: naming what differs.
     """
     path = run / "config.json"
     try:
         found = json.loads(path.read_text(encoding="utf-8"))["stage"]
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path} cannot be read: {error!r}") from None
-    differing = list(_differences(found, json.loads(json.dumps(description))))
+    here = json.loads(json.dumps(description))
+    before, now = (_pop_clip(side, path) for side in (found, here))
+    if before and (conflict := before.conflict(now)):
+        raise CheckpointError(
+            f"{run} was trained on another CLIP ({conflict}); go on with that CLIP, "
+            "or choose another run folder to train on this one"
+        )
+    differing = list(_differences(found, here))
     if differing:
         raise CheckpointError(
             f"{run} was trained as another stage: {'; '.join(differing)}; choose another run folder"
         )
+
+
+def _pop_clip(description: dict[str, Any], path: Path) -> ClipIdentity | None:
+    """Take out which CLIP the stage was trained on; runs older than the record do not say."""
+    values = description.get("config", {}).pop("clip", None)
+    return ClipIdentity.parse(values, source=str(path)) if values else None
 
 
 def _differences(there: Any, here: Any, name: str = "") -> Iterator[str]:

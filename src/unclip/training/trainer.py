@@ -15,6 +15,7 @@ from torch import nn
 from unclip.checkpoint import writing
 from unclip.errors import OptionError, TrainingError
 from unclip.runtime import choose_runtime, place
+from unclip.training.conditioner import FrozenClip, record_clip
 from unclip.training.config import TrainingConfig
 from unclip.training.loop import Loader, Preview, Training, TrainingReport
 from unclip.training.objectives import Objective, own_loss
@@ -61,9 +62,12 @@ def train(
         compile: as in `choose_runtime`.
 
     Raises:
-        TrainingError: nothing to resume, an unfit batch, or a loss that is not finite.
+        TrainingError: nothing to resume, an unfit batch, a stage trained on another CLIP, or a
+            loss that is not finite.
         CheckpointError: the run folder holds another stage, or damaged files.
     """
+    if isinstance(conditioner, FrozenClip) and conditioner.needs & {"text", "image_embedding"}:
+        record_clip(stage, conditioner.identity)
     runtime = choose_runtime(device, config.precision, compile)
     if runtime.device.type == "cuda" and runtime.device.index is not None:
         torch.cuda.set_device(runtime.device)  # which accelerate then takes

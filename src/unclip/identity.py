@@ -1,0 +1,97 @@
+"""Which CLIP an embedding comes from: fingerprints of its two towers.
+
+A retrained CLIP has the sizes of the old one and other embeddings. What is trained on it therefore
+keeps its identity. Knows tensors by name, no network.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unclip.config import Config
+
+TOWERS: tuple[Literal["image", "text"], ...] = ("image", "text")
+
+
+class ClipIdentity(Config):
+    """What is known of the CLIP whose embeddings a stage makes or reads."""
+
+    name: str = ""
+    """What it is called, such as ``OpenAI ViT-L/14``: tells a published CLIP without weights."""
+    image: str | None = None
+    """Fingerprint of the image tower."""
+    text: str | None = None
+    """Fingerprint of the text tower."""
+    normalised: bool = True
+    """Whether its embeddings are brought to unit length."""
+
+    def __str__(self) -> str:
+        towers = [f"{tower} {value}" for tower in TOWERS if (value := getattr(self, tower))]
+        return f"{self.name} ({', '.join(towers)})" if self.name else ", ".join(towers)
+
+    def conflict(self, other: "ClipIdentity | None") -> str | None:
+        """Say what tells the two apart, mine before the other's; None if they agree.
+
+        Towers both know decide, and only where there is none, names. What one of them does not
+        know is no conflict.
+        """
+        if other is None:
+            return None
+        if self.normalised != other.normalised:
+            words = {True: "of unit length", False: "not normalised"}
+            return f"{words[self.normalised]}, {words[other.normalised]}"
+        compared = False
+        for tower in TOWERS:
+            mine, theirs = getattr(self, tower), getattr(other, tower)
+            if mine and theirs:
+                compared = True
+                if mine != theirs:
+                    return f"{tower} tower {self._called(mine)}, {other._called(theirs)}"
+        if not compared and self.name and other.name and self.name != other.name:
+            return f"{self.name}, {other.name}"
+        return None
+
+    def _called(self, value: str) -> str:
+        return f"{value} of {self.name}" if self.name else value
+
+
+def identify(
+    tensors: Iterable[tuple[str, Tensor]], *, name: str = "", normalised: bool = True
+) -> ClipIdentity:
+    """Fingerprint the towers of a CLIP from its weights, one tensor at a time, in any order.
+
+    Only the signs of matrices count. Rounding never changes a sign, so that the same weights have
+    one fingerprint in float32, float16 and bfloat16; any training changes some.
+
+    Args:
+        tensors: names, as in a checkpoint of `Clip` (``network.image.…``, ``network.text.…``),
+            and weights. Others are ignored.
+        name: see `ClipIdentity`.
+        normalised: see `ClipIdentity`.
+    """
+    found: dict[str, dict[str, bytes]] = {tower: {} for tower in TOWERS}
+    for key, tensor in tensors:
+        counts = tensor.is_floating_point() and tensor.ndim >= 2
+        for tower in TOWERS:
+            if counts and key.startswith(f"network.{tower}."):
+                found[tower][key] = _signs(key, tensor)
+    fingerprints = {tower: _joined(parts) for tower, parts in found.items() if parts}
+    return ClipIdentity(name=name, normalised=normalised, **fingerprints)
+
+
+def _signs(key: str, tensor: Tensor) -> bytes:
+    digest = hashlib.blake2b(f"{key} {tuple(tensor.shape)}".encode(), digest_size=16)
+    signs = torch.signbit(tensor.detach()).cpu().contiguous().numpy()
+    digest.update(np.packbits(signs).tobytes())
+    return digest.digest()
+
+
+def _joined(parts: dict[str, bytes]) -> str:
+    digest = hashlib.blake2b(digest_size=6)
+    for _, part in sorted(parts.items()):
+        digest.update(part)
+    return digest.hexdigest()
