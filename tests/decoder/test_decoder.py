@@ -219,10 +219,21 @@ def test_stored_null_is_the_empty_prompt():
     assert draw(decoder, embeddings(3), captions(3)).isfinite().all()
     empty = captions(1, seed=3)
     empty = replace(empty, mask=torch.tensor([[True, True, False, False, False]]))
-    decoder.network.text.store(empty)
+    decoder.network.text.unconditional.store(empty)
     dropped = output(decoder.network, embeddings(3), captions(3), drop_text=True)
     asked = output(decoder.network, embeddings(3), empty.take(torch.zeros(3, dtype=torch.long)))
     torch.testing.assert_close(dropped, asked)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_stored_null_is_never_rounded(dtype):
+    text = Decoder(config(STORED)).network.text
+    empty = captions(1, seed=3)
+    text.unconditional.store(replace(empty, mask=torch.tensor([[True, True, False, False, False]])))
+    text.to(dtype)
+    assert text.to_time.weight.dtype == dtype
+    assert torch.equal(text.unconditional.embedding.double(), empty.embedding[0].double())
+    assert torch.equal(text.unconditional.states.double(), empty.states[0, :2].double())
 
 
 # --- training --------------------------------------------------------------------------------

@@ -11,11 +11,11 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
 from unclip.config import Config
 from unclip.nn.caption_encoder import CaptionEncoder, CaptionEncoderConfig
 from unclip.nn.layers import unit_scale
+from unclip.nn.unconditional import Unconditional, UnconditionalKind
 from unclip.types import TextFeatures
 
 
@@ -25,7 +25,7 @@ class ClipStatesConfig(Config):
     kind: Literal["clip_states"] = "clip_states"
     states: int
     """Width f of CLIP's text states."""
-    unconditional: Literal["learned", "stored"] = "learned"
+    unconditional: UnconditionalKind = "learned"
     """What a dropped caption becomes: trained vectors, or CLIP's encoding of the empty prompt."""
     unconditional_tokens: int = Field(default=1, ge=1)
     """How many states that has; 2 for the empty prompt, [SOT] and [EOT]."""
@@ -132,60 +132,26 @@ class CaptionGuidance(nn.Module):
 class ClipStatesGuidance(nn.Module):
     """CLIP's text embedding to the time embedding, its text states as tokens (Karlo)."""
 
-    null_embedding: Tensor
-    null_states: Tensor
-
     def __init__(
         self, config: ClipStatesConfig, embedding: int, scale: float, time_width: int, width: int
     ) -> None:
         super().__init__()
         self.scale = scale
-        self.stored = config.unconditional == "stored"
+        self.unconditional = Unconditional(
+            config.unconditional, config.unconditional_tokens, embedding, config.states
+        )
         self.to_time = nn.Linear(embedding, time_width)
         self.to_tokens = nn.Linear(config.states, width)
         self.norm = nn.LayerNorm(width)
-        shape = (config.unconditional_tokens, config.states)
-        if self.stored:
-            # NaN until `store`, so that forgetting it cannot pass for a model.
-            self.register_buffer("null_embedding", torch.full((embedding,), torch.nan))
-            self.register_buffer("null_states", torch.full(shape, torch.nan))
-        else:
-            self.null_embedding = nn.Parameter(torch.randn(embedding) * embedding**-0.5)
-            self.null_states = nn.Parameter(torch.randn(shape))
-
-    def store(self, empty: TextFeatures) -> None:
-        """Keep CLIP's encoding of the empty prompt, the first row of ``empty``."""
-        assert self.stored, "a learned null is trained, not stored"
-        self.null_embedding.copy_(empty.embedding[0])
-        self.null_states.copy_(empty.states[0][empty.mask[0]])
-
-    @property
-    def ready(self) -> bool:
-        """Whether there is something to stand in for a dropped caption."""
-        return bool(self.null_states.isfinite().all() & self.null_embedding.isfinite().all())
 
     def forward(self, text: TextFeatures | None, dropped: Bool[Tensor, " b"]) -> Guide:
         """Project text features; dropped ones are replaced, states and embedding together."""
-        weight = self.to_time.weight
-        tokens = len(self.null_states)
-        length = tokens if text is None else max(tokens, text.states.shape[1])
-        states = pad(self.null_states, (0, 0, 0, length - tokens))
-        mask = torch.arange(length, device=dropped.device) < tokens
-        embedding = self.null_embedding
-        if text is None:
-            embedding, states, mask = (
-                part.expand(len(dropped), *part.shape) for part in (embedding, states, mask)
-            )
-        else:
-            missing = length - text.states.shape[1]
-            row = rearrange(dropped, "b -> b 1")
-            embedding = torch.where(row, embedding, text.embedding)
-            states = torch.where(row[..., None], states, pad(text.states, (0, 0, 0, missing)))
-            mask = torch.where(row, mask, pad(text.mask, (0, missing)))
+        dtype = self.to_time.weight.dtype
+        text = self.unconditional(text, dropped)
         return Guide(
-            self.to_time((self.scale * embedding).to(weight.dtype)),
-            self.norm(self.to_tokens(states.to(weight.dtype))),
-            mask,
+            self.to_time((self.scale * text.embedding).to(dtype)),
+            self.norm(self.to_tokens(text.states.to(dtype))),
+            text.mask,
         )
 
 

@@ -198,8 +198,10 @@ class Decoder(nn.Module):
 
     def _check_stored(self, unconditional: bool) -> None:
         text = self.network.text
-        if unconditional and isinstance(text, ClipStatesGuidance) and not text.ready:
+        if not unconditional or not isinstance(text, ClipStatesGuidance):
+            return
+        if not text.unconditional.measured:
             raise CheckpointError(
                 "the decoder has no encoding of the empty prompt; give it to "
-                "network.text.store, or build the decoder with learned nulls"
+                "network.text.unconditional.store, or build the decoder with learned nulls"
             )

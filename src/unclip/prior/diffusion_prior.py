@@ -22,8 +22,9 @@ from unclip.diffusion.sampling import SamplingOptions, sample
 from unclip.diffusion.spacing import strided
 from unclip.errors import CheckpointError, DataError, OptionError
 from unclip.identity import ClipIdentity
+from unclip.nn.measured import Measured
 from unclip.prior.network import PriorNetwork, PriorNetworkConfig
-from unclip.prior.space import EmbeddingSpace, Measured, Scaling
+from unclip.prior.space import EmbeddingSpace, Scaling
 from unclip.randomness import Randomness
 from unclip.types import Batch, Losses, Sampling, TextFeatures
 

@@ -13,7 +13,7 @@ from unclip.config import Config
 from unclip.errors import OptionError
 from unclip.nn.layers import TimeEmbedding, unit_scale
 from unclip.nn.transformer import Transformer, TransformerConfig, causal_mask, key_mask
-from unclip.prior.conditioning import Unconditional, UnconditionalKind
+from unclip.nn.unconditional import Unconditional, UnconditionalKind
 from unclip.types import TextFeatures
 
 EXTRA = 4

@@ -1,47 +1,14 @@
-"""The space in which the prior diffuses image embeddings (§1.2), and tables that are measured.
+"""The space in which the prior diffuses image embeddings (§1.2). Knows no network, no schedule."""
 
-Knows no network and no noise schedule.
-"""
-
-from collections.abc import Callable, Mapping
 from typing import Literal
 
-import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from unclip.nn.layers import unit_scale
+from unclip.nn.measured import Measured
 
 Scaling = Literal["constant", "standardised"]
-
-
-class Measured(nn.Module):
-    """Tables that are measured, not trained: saved with the weights, NaN until measured.
-
-    They stay float32 when the module around them is cast: a rounded std would shift embeddings.
-    """
-
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        super().__init__()
-        self._measured = False
-        for name, shape in shapes.items():
-            self.register_buffer(name, torch.full(shape, torch.nan))
-
-    @property
-    def measured(self) -> bool:
-        """Whether every table holds numbers."""
-        if not self._measured:  # remembered, for asking a GPU makes it wait
-            self._measured = all(bool(table.isfinite().all()) for table in self.buffers())
-        return self._measured
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Measured":
-        def keep_dtype(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            if isinstance(tensor, nn.Parameter) or moved.dtype == tensor.dtype:
-                return moved
-            return tensor.to(moved.device)
-
-        return super()._apply(keep_dtype, recurse)
 
 
 class EmbeddingSpace(Measured):
