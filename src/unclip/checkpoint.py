@@ -67,12 +67,18 @@ class Index(Config):
     """The content of unclip.json: folders are relative to it."""
 
     format: Literal[1] = 1
-    clip: str = "clip"
-    prior: str = "prior"
-    decoder: str = "decoder"
+    clip: str | None = "clip"
+    """None, as for prior and decoder: what was imported has none."""
+    prior: str | None = "prior"
+    decoder: str | None = "decoder"
     upsamplers: dict[int, str] = Field({}, description="By the size each draws.")
     defaults: GenerateOptions = GenerateOptions()
     card: Card = Card()
+
+    def folders(self) -> list[str]:
+        """Of the stages that are there, in the order in which they work."""
+        stages = (self.clip, self.prior, self.decoder, *self.upsamplers.values())
+        return [name for name in stages if name is not None]
 
 
 def save_stage(
@@ -94,7 +100,7 @@ def save_stage(
     Raises:
         CheckpointError: the folder cannot be written (no space, no permission).
     """
-    with _replacing(Path(folder)) as beside:
+    with replacing(Path(folder)) as beside:
         lowered = {name for name, _ in stage.named_parameters(remove_duplicate=False)}
         state = {
             key: _stored(value, dtype if key in lowered else None)
@@ -104,10 +110,7 @@ def save_stage(
         if isinstance(stage, Clip):
             identity = config.identified(state.items())
             config = config.model_copy(update={"identity": identity})
-        _write_json(
-            beside / CONFIG,
-            {"format": FORMAT, "stage": stage.name, "config": config.model_dump(mode="json")},
-        )
+        write_config(beside, stage.name, config)
         save_file(state, beside / WEIGHTS)
         if hasattr(stage, "save_extras"):
             stage.save_extras(beside)
@@ -131,6 +134,12 @@ def load_stage(folder: Path, runtime: Runtime | None = None) -> Any:
     if runtime is not None:
         place(stage.eval(), runtime)
     return stage
+
+
+def write_config(folder: Path, stage: str, config: Config) -> None:
+    """Write the name and config of a stage into its folder, beside which its weights will lie."""
+    values = {"format": FORMAT, "stage": stage, "config": config.model_dump(mode="json")}
+    _write_json(folder / CONFIG, values)
 
 
 def read_config(folder: Path) -> tuple[str, Any]:
@@ -206,14 +215,14 @@ def load_pipeline(
     folder = Path(folder)
     runtime = runtime or choose_runtime()
     index = read_index(folder)
-    clip, prior, decoder = (
-        _expected(folder / name, stage)
-        for name, stage in (
-            (index.clip, "clip"),
-            (index.prior, "prior"),
-            (index.decoder, "decoder"),
-        )
-    )
+    names = {"clip": index.clip, "prior": index.prior, "decoder": index.decoder}
+    for stage, name in names.items():
+        if name is None:
+            raise CheckpointError(
+                f"{folder} draws nothing by itself: it has no {stage}; put the {stage} folder of a "
+                f"model of the same CLIP into it and name it in its {INDEX}"
+            )
+    clip, prior, decoder = (_expected(folder / str(name), stage) for stage, name in names.items())
     _check_embeddings(folder, clip, prior, decoder)
     size = decoder.size
     for high, name in sorted(index.upsamplers.items()):
@@ -225,8 +234,8 @@ def load_pipeline(
             )
         size = high
 
-    def slot(name: str) -> Slot[Any]:
-        return Slot(lambda: load_stage(folder / name, runtime), keep=residency == "all")
+    def slot(name: str | None) -> Slot[Any]:
+        return Slot(lambda: load_stage(folder / str(name), runtime), keep=residency == "all")
 
     return UnCLIP(
         slot(index.clip),
@@ -276,9 +285,10 @@ def _check_embeddings(
 def fingerprint(folder: Path, index: Index) -> str:
     """Twelve hexadecimal digits that change when a config, weights or the vocabulary do."""
     digest = hashlib.sha256()
-    stages = (index.clip, index.prior, index.decoder, *index.upsamplers.values())
-    files = [folder / name / file for name in stages for file in (CONFIG, WEIGHTS)]
-    for file in [*files, folder / index.clip / TOKENIZER]:
+    files = [folder / name / file for name in index.folders() for file in (CONFIG, WEIGHTS)]
+    if index.clip is not None and (vocabulary := folder / index.clip / TOKENIZER).is_file():
+        files.append(vocabulary)
+    for file in files:
         with _reading(file) as path, path.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()[:12]
@@ -317,8 +327,12 @@ def _stored(value: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 
 @contextmanager
-def _replacing(folder: Path) -> Iterator[Path]:
-    """A new folder beside ``folder`` that takes its place when the block succeeds."""
+def replacing(folder: Path) -> Iterator[Path]:
+    """A new folder beside ``folder`` that takes its place when the block succeeds.
+
+    Raises:
+        CheckpointError: it cannot be written (no space, no permission).
+    """
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))

@@ -61,8 +61,8 @@ def _prior(
         return DiffusionPriorConfig(
             network=PriorNetworkConfig(
                 embedding=clip.embedding,
-                text_width=clip.text.width,
-                context=clip.text.context,
+                text_width=clip.text_tower().width,
+                context=clip.text_tower().context,
                 transformer=TransformerConfig(width=width, depth=depth, heads=heads),
             ),
             diffusion=diffusion,
@@ -81,7 +81,7 @@ def _decoder(
 ) -> Callable[[ClipConfig], DecoderConfig]:
     def build(clip: ClipConfig) -> DecoderConfig:
         encoder = CaptionEncoderConfig(
-            vocabulary=clip.text.vocabulary, context=clip.caption_context, transformer=text
+            vocabulary=clip.text_tower().vocabulary, context=clip.caption_context, transformer=text
         )
         return DecoderConfig(
             size=size,

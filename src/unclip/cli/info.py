@@ -33,7 +33,7 @@ def describe(model: str) -> dict[str, Any]:
     folder = find(model)
     index = read_index(folder)
     stages = {}
-    for name in (index.clip, index.prior, index.decoder, *index.upsamplers.values()):
+    for name in index.folders():
         _, config = read_config(folder / name)
         stages[name] = {
             "parameters": count_parameters(folder / name),

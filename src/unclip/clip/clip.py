@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unclip.clip.losses import at_least_float32, sigmoid_loss, softmax_loss
-from unclip.clip.network import ClipNetwork
+from unclip.clip.network import ClipNetwork, present
 from unclip.clip.pixels import Fit, prepare
 from unclip.clip.resnet import ModifiedResNetConfig
 from unclip.clip.text import TextConfig
@@ -37,8 +37,10 @@ TOKENIZER = "tokenizer.json"
 class ClipConfig(Config):
     """Towers, loss and pixel statistics of a CLIP."""
 
-    image: Annotated[ViTConfig | ModifiedResNetConfig, Field(discriminator="kind")]
-    text: TextConfig
+    image: Annotated[ViTConfig | ModifiedResNetConfig, Field(discriminator="kind")] | None
+    """None for a CLIP that only reads captions."""
+    text: TextConfig | None
+    """None for a CLIP that only sees images."""
     embedding: int
     """Dimension d of the joint space."""
     loss: Literal["softmax", "sigmoid"] = "softmax"
@@ -57,6 +59,22 @@ class ClipConfig(Config):
     identity: ClipIdentity | None = None
     """Written with the weights; None in checkpoints older than this record."""
 
+    def image_tower(self) -> ViTConfig | ModifiedResNetConfig:
+        """The image tower's config.
+
+        Raises:
+            CheckpointError: this CLIP has none.
+        """
+        return present(self.image, "image")
+
+    def text_tower(self) -> TextConfig:
+        """The text tower's config.
+
+        Raises:
+            CheckpointError: this CLIP has none.
+        """
+        return present(self.text, "text")
+
     def identified(self, weights: Iterable[tuple[str, Tensor]]) -> ClipIdentity:
         """The identity of a CLIP of this config with these weights, named as in a checkpoint.
 
@@ -73,25 +91,28 @@ class Clip(nn.Module):
 
     Args:
         config: see `ClipConfig`.
-        tokenizer: its vocabulary must fit into ``config.text.vocabulary``.
+        tokenizer: its vocabulary must fit into ``config.text.vocabulary``; None without a text
+            tower.
 
     Raises:
-        OptionError: if it does not.
+        OptionError: if it does not fit.
     """
 
     name: ClassVar[str] = "clip"
     needs: ClassVar[frozenset[str]] = frozenset({"images", "captions"})
 
-    def __init__(self, config: ClipConfig, tokenizer: Tokenizer) -> None:
+    def __init__(self, config: ClipConfig, tokenizer: Tokenizer | None) -> None:
         super().__init__()
-        if len(tokenizer) > config.text.vocabulary:
-            raise OptionError(
-                f"the tokenizer has {len(tokenizer)} tokens, "
-                f"text.vocabulary has room for {config.text.vocabulary}"
-            )
+        if config.text is not None:
+            assert tokenizer is not None, "a text tower needs a tokenizer"
+            if len(tokenizer) > config.text.vocabulary:
+                raise OptionError(
+                    f"the tokenizer has {len(tokenizer)} tokens, "
+                    f"text.vocabulary has room for {config.text.vocabulary}"
+                )
         sigmoid = config.loss == "sigmoid"
         self.config = config
-        self.tokenizer = tokenizer
+        self._tokenizer = tokenizer
         self.network = ClipNetwork(
             config.image,
             config.text,
@@ -109,13 +130,27 @@ class Clip(nn.Module):
         Raises:
             CheckpointError: if the folder has no tokenizer.
         """
+        if config.text is None:
+            return cls(config, None)
         if folder is None:
             return cls(config, Tokenizer.train([], vocabulary=SMALLEST))
         return cls(config, Tokenizer.load(folder / TOKENIZER))
 
     def save_extras(self, folder: Path) -> None:
         """Write what a checkpoint holds beside config and weights: the tokenizer."""
-        self.tokenizer.save(folder / TOKENIZER)
+        if self._tokenizer is not None:
+            self._tokenizer.save(folder / TOKENIZER)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Captions to token ids.
+
+        Raises:
+            CheckpointError: this CLIP has no text tower.
+        """
+        self.config.text_tower()
+        assert self._tokenizer is not None
+        return self._tokenizer
 
     def identity(self) -> ClipIdentity:
         """Fingerprint the present weights, which may have been trained since they were loaded."""
@@ -133,12 +168,12 @@ class Clip(nn.Module):
         assert batch.images is not None, "CLIP trains on images"
         assert batch.captions is not None, "CLIP trains on captions"
         self.clamp_logit_scale()
-        ids, mask, cut = self.tokenizer.encode(batch.captions, self.config.text.context)
+        ids, mask, cut = self.tokenizer.encode(batch.captions, self.config.text_tower().context)
         # Causal attention never looks at padding. Multiples of eight keep the shapes few.
         longest = min(-(-int(mask.sum(dim=1).max()) // 8) * 8, ids.shape[1])
         ids, mask = ids[:, :longest].to(self._device), mask[:, :longest].to(self._device)
-        image = unit(self.network.image(self.pixels(batch.images), randomness))
-        text = unit(self.network.text(ids, mask)[0])
+        image = unit(self.network.image_tower()(self.pixels(batch.images), randomness))
+        text = unit(self.network.text_tower()(ids, mask)[0])
         scale = self.network.logit_scale.exp()
         if self.network.logit_bias is None:
             losses = softmax_loss(image, text, scale)
@@ -165,7 +200,7 @@ class Clip(nn.Module):
             images: resized and cropped as the config says, unless they have the tower's size.
             normalise: to unit length; as the config says if not given.
         """
-        raw = at_least_float32(self.network.image(self.pixels(images)))
+        raw = at_least_float32(self.network.image_tower()(self.pixels(images)))
         return unit(raw) if self._normalises(normalise) else raw
 
     @torch.no_grad()
@@ -180,13 +215,14 @@ class Clip(nn.Module):
             warn: of captions that were cut, once for each encoder that cut one (`CaptionCut`).
         """
         config = self.config
-        ids, mask, cut = self.tokenizer.encode(captions, config.text.context)
+        context = config.text_tower().context
+        ids, mask, cut = self.tokenizer.encode(captions, context)
         caption, caption_mask, caption_cut = self.tokenizer.encode(captions, config.caption_context)
         if warn:
-            _warn("CLIP's text tower", config.text.context, captions, cut)
+            _warn("CLIP's text tower", context, captions, cut)
             _warn("the decoder's caption encoder", config.caption_context, captions, caption_cut)
         mask = mask.to(self._device)
-        raw, states = self.network.text(ids.to(self._device), mask)
+        raw, states = self.network.text_tower()(ids.to(self._device), mask)
         raw = at_least_float32(raw)
         return TextFeatures(
             embedding=unit(raw) if self._normalises(normalise) else raw,
@@ -199,13 +235,13 @@ class Clip(nn.Module):
     @torch.no_grad()
     def image_features(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b features"]:
         """Image features before the projection, in float32: what a linear probe reads (§5.3)."""
-        return at_least_float32(self.network.image.features(self.pixels(images)))
+        return at_least_float32(self.network.image_tower().features(self.pixels(images)))
 
     def pixels(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 size size"]:
         """Bring images in [-1, 1] to the image tower's size, statistics, device and dtype."""
         config = self.config
         images = prepare(
-            images.to(self._device), config.image.size, config.mean, config.std, config.fit
+            images.to(self._device), config.image_tower().size, config.mean, config.std, config.fit
         )
         return images.to(self.network.logit_scale.dtype)
 

@@ -1,19 +1,36 @@
 """The two towers of CLIP with the scale, and for the sigmoid loss the bias, of their cosines."""
 
+from typing import TypeVar
+
 import torch
 from torch import nn
 
 from unclip.clip.resnet import ModifiedResNet, ModifiedResNetConfig
 from unclip.clip.text import TextConfig, TextTower
 from unclip.clip.vision import ViT, ViTConfig
+from unclip.errors import CheckpointError
+
+
+T = TypeVar("T")
+
+
+def present(tower: T | None, name: str) -> T:
+    """A tower, or its config.
+
+    Raises:
+        CheckpointError: this CLIP does not have it.
+    """
+    if tower is None:
+        raise CheckpointError(f"this CLIP has no {name} tower; choose one that has both")
+    return tower
 
 
 class ClipNetwork(nn.Module):
     """Everything of CLIP that is trained.
 
     Args:
-        image: which image tower, and its size.
-        text: size of the text tower.
+        image: which image tower, and its size; None for none.
+        text: size of the text tower; None for none.
         embedding: dimension d of the joint space.
         logit_scale: initial logarithm of the scale.
         logit_bias: initial bias of the sigmoid loss; none for the softmax loss.
@@ -21,18 +38,36 @@ class ClipNetwork(nn.Module):
 
     def __init__(
         self,
-        image: ViTConfig | ModifiedResNetConfig,
-        text: TextConfig,
+        image: ViTConfig | ModifiedResNetConfig | None,
+        text: TextConfig | None,
         embedding: int,
         logit_scale: float,
         logit_bias: float | None = None,
     ) -> None:
         super().__init__()
-        self.image = (
-            ViT(image, embedding)
-            if isinstance(image, ViTConfig)
-            else ModifiedResNet(image, embedding)
-        )
-        self.text = TextTower(text, embedding)
+        self.image: ViT | ModifiedResNet | None
+        if image is None:
+            self.image = None
+        elif isinstance(image, ViTConfig):
+            self.image = ViT(image, embedding)
+        else:
+            self.image = ModifiedResNet(image, embedding)
+        self.text = None if text is None else TextTower(text, embedding)
         self.logit_scale = nn.Parameter(torch.tensor(logit_scale))
         self.logit_bias = None if logit_bias is None else nn.Parameter(torch.tensor(logit_bias))
+
+    def image_tower(self) -> ViT | ModifiedResNet:
+        """What embeds images.
+
+        Raises:
+            CheckpointError: there is none.
+        """
+        return present(self.image, "image")
+
+    def text_tower(self) -> TextTower:
+        """What embeds captions.
+
+        Raises:
+            CheckpointError: there is none.
+        """
+        return present(self.text, "text")

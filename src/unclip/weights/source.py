@@ -2,13 +2,13 @@
 
 import json
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from unclip.errors import CheckpointError
+from unclip.weights import hub
 from unclip.weights.tensors import Tensors, open_tensors
 
 SUFFIXES = ("safetensors", "bin", "pt", "pth", "th", "ckpt")
@@ -22,10 +22,10 @@ STEMS = (
 )
 """Names that libraries give their weight files; a folder may hold other files of such endings."""
 
+_VARIANT = r"\.(?:fp16|fp32|bf16|non_ema)"
 _WEIGHTS = re.compile(
-    r"(?P<stem>.+?)(?P<variant>\.(?:fp16|bf16|fp32|non_ema))?"
-    r"(?P<shard>-\d{5}-of-\d{5})?(?P<late>\.(?:fp16|bf16|fp32|non_ema))?"
-    rf"\.(?P<suffix>{'|'.join(SUFFIXES)})(?P<index>\.index(?:\.(?P<last>\w+))?\.json)?"
+    rf"(?P<stem>.+?)(?P<early>{_VARIANT})?(?:-(?P<shard>\d{{5}})-of-(?P<shards>\d{{5}}))?"
+    rf"(?P<late>{_VARIANT})?\.(?P<suffix>{'|'.join(SUFFIXES)})"
 )
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -35,15 +35,16 @@ class Source:
     """A foreign checkpoint: its files by relative name, each brought here when asked for."""
 
     name: str
-    """As the user wrote it."""
+    """As the user wrote it: what errors say."""
     files: tuple[str, ...]
     """Relative names, with ``/``."""
     fetch: Callable[[str], Path]
     """Brings one of ``files`` to this machine."""
-    origin: str = ""
-    """For the card: a Hub name or a file or folder name."""
+    origin: str
+    """For the card: a name on the Hub, or of a file or folder."""
     revision: str = ""
     """The commit on the Hub; empty for local files."""
+    _open: dict[str, Tensors] = field(default_factory=dict)
 
     def path(self, name: str) -> Path:
         """A file of the source on this machine, downloaded if need be.
@@ -52,7 +53,7 @@ class Source:
             CheckpointError: it has no such file, or it cannot be fetched.
         """
         if name not in self.files:
-            raise CheckpointError(f"{self.name} has no {name}; it is incomplete")
+            raise CheckpointError(f"{self.name} is incomplete: it has no {name}")
         return self.fetch(name)
 
     def has(self, *names: str) -> bool:
@@ -74,29 +75,72 @@ class Source:
             raise CheckpointError(f"{path} holds no JSON object")
         return values
 
-    def weights(self, folder: str = "") -> list[str]:
+    def weights(self, folder: str = "") -> tuple[str, ...]:
         """The files of one set of weights in a subfolder: one file, or all shards of it.
 
-        Of several sets safetensors win over pickles, full precision over a variant such as
-        ``fp16``. Empty if there are none.
+        Of several sets, safetensors win over pickles and full precision over a variant such as
+        ``fp16``. Files of unknown names count where the folder has a single one. Empty if there
+        are none.
 
         Raises:
             CheckpointError: a shard is missing.
         """
-        raise NotImplementedError
+        here = [file for file in self.files if folder_of(file) == folder]
+        sets: dict[tuple[bool, int, int, str], dict[str, re.Match[str]]] = {}
+        for file in here:
+            if match := _WEIGHTS.fullmatch(PurePosixPath(file).name):
+                stem, variant = match["stem"], match["early"] or match["late"] or ""
+                known = STEMS.index(stem) if stem in STEMS else len(STEMS)
+                key = (known == len(STEMS), SUFFIXES.index(match["suffix"]), len(variant), stem)
+                sets.setdefault(key, {})[file] = match
+        named = {key: files for key, files in sets.items() if not key[0]}
+        if not named and len(sets) != 1:
+            return ()
+        _, chosen = min((named or sets).items())
+        single = [file for file, match in chosen.items() if not match["shard"]]
+        if single:
+            return (single[0],)
+        wanted = {
+            file.replace(f"-{match['shard']}-of-", f"-{i:05}-of-")
+            for file, match in chosen.items()
+            for i in range(1, int(match["shards"]) + 1)
+        }
+        self._check_shards(wanted)
+        return tuple(sorted(wanted))
 
-    def tensors(self, folder: str = "") -> Tensors:
-        """The weights in a subfolder, or at the top; what is read once is kept open.
+    def tensors(self, *files: str, folder: str = "") -> Tensors:
+        """Weights: of these files, or else of the set of weights in a subfolder.
 
         Raises:
             CheckpointError: there are none, a shard is missing or a file is damaged.
         """
-        raise NotImplementedError
+        chosen = files or self.weights(folder)
+        if not chosen:
+            where = f"{self.name}/{folder}" if folder else self.name
+            raise CheckpointError(f"{where} holds no weights, or several that are not told apart")
+        key = "\n".join(chosen)
+        if key not in self._open:
+            self._open[key] = open_tensors([self.path(file) for file in chosen])
+        return self._open[key]
 
-    @cached_property
+    @property
     def licence(self) -> str:
-        """As the model card (README.md) names it; empty if it does not."""
-        raise NotImplementedError
+        """As the head of the model card (README.md) names it; empty if it does not."""
+        if "README.md" not in self.files:
+            return ""
+        text = self.path("README.md").read_text(encoding="utf-8", errors="replace")
+        head = re.match(r"---\s*\n(.*?)\n---", text, re.DOTALL)
+        found = (
+            dict(re.findall(r"^(license(?:_name)?):[ \t]*[\"']?([^\"'\n]+)", head[1], re.M))
+            if head
+            else {}
+        )
+        return (found.get("license_name") or found.get("license") or "").strip()
+
+    def _check_shards(self, wanted: Iterable[str]) -> None:
+        for file in sorted(wanted):
+            if file not in self.files:
+                raise CheckpointError(f"{self.name} is incomplete: shard {file} is missing")
 
 
 def open_source(name: str, revision: str | None = None, *, offline: bool = False) -> Source:
@@ -110,13 +154,45 @@ def open_source(name: str, revision: str | None = None, *, offline: bool = False
     Raises:
         CheckpointError: there is nothing of that name, or it cannot be reached.
     """
-    raise NotImplementedError
+    path = Path(name).expanduser()
+    if path.exists():
+        if revision:
+            raise CheckpointError(f"{name} is a local path, which has no revision {revision!r}")
+        return _local(name, path)
+    if not looks_like_hub(name):
+        raise CheckpointError(f"{name} does not exist; give a file, a folder or owner/name")
+    files, commit = hub.list_files(name, revision, offline=offline)
+
+    def fetch(file: str) -> Path:
+        return hub.fetch(name, file, commit, offline=offline)
+
+    return Source(name, files, fetch, origin=name, revision=commit)
+
+
+def looks_like_hub(name: str) -> bool:
+    """Whether a name has the form of one on the Hub: ``owner/name``."""
+    return _HUB.fullmatch(name) is not None
 
 
 def folder_of(file: str) -> str:
     """The subfolder a file of a source lies in; empty at the top."""
-    parent = str(PurePosixPath(file).parent)
+    parent = PurePosixPath(file).parent.as_posix()
     return "" if parent == "." else parent
 
 
-__all__ = ["SUFFIXES", "Source", "folder_of", "open_source", "open_tensors"]
+def _local(name: str, path: Path) -> Source:
+    if path.is_dir():
+        root, files = (
+            path,
+            tuple(
+                sorted(
+                    file.relative_to(path).as_posix()
+                    for file in path.rglob("*")
+                    if file.is_file()
+                    and not any(p.startswith(".") for p in file.relative_to(path).parts)
+                )
+            ),
+        )
+    else:
+        root, files = path.parent, (path.name,)
+    return Source(name, files, root.joinpath, origin=path.resolve().name)

@@ -1,92 +1,13 @@
-"""The tensors of a checkpoint by name, each read from disk when it is asked for.
-
-Bytes are read rather than mapped: pages of a mapped file count as memory of the process.
-"""
+"""The tensors of a checkpoint by name, each read from disk when it is asked for."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from math import prod
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from unclip.errors import CheckpointError
-
-
-class Entry(Protocol):
-    """A tensor that can be read."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Sizes of its axes."""
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """As stored."""
-
-    def read(self) -> Tensor:
-        """A contiguous copy on the CPU, of nobody else."""
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A tensor that lies in a file as plain bytes."""
-
-    file: Path
-    start: int
-    """Byte in the file at which its first element lies."""
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    stride: tuple[int, ...] | None = None
-    """In elements; rows first if not given."""
-
-    def read(self) -> Tensor:
-        """Read its bytes alone."""
-        strided = self.stride is not None
-        count = prod(self.shape)
-        if self.stride is not None and count:
-            count = 1 + sum((n - 1) * s for n, s in zip(self.shape, self.stride, strict=True))
-        raw = torch.empty(count * self.dtype.itemsize, dtype=torch.uint8)
-        try:
-            with self.file.open("rb", buffering=0) as stream:
-                stream.seek(self.start)
-                view = memoryview(raw.numpy())
-                while view:
-                    read = stream.readinto(view)
-                    if not read:
-                        raise CheckpointError(
-                            f"{self.file} is damaged: it ends within a tensor; fetch it again"
-                        )
-                    view = view[read:]
-        except OSError as error:
-            raise CheckpointError(f"{self.file} cannot be read: {error.strerror}") from None
-        flat = raw.view(self.dtype)
-        if not strided or not count:
-            return flat.view(self.shape)
-        return flat.as_strided(self.shape, self.stride).contiguous()
-
-
-@dataclass(frozen=True)
-class Held:
-    """A tensor that is in memory already."""
-
-    tensor: Tensor
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Sizes of its axes."""
-        return tuple(self.tensor.shape)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """As held."""
-        return self.tensor.dtype
-
-    def read(self) -> Tensor:
-        """Copy it."""
-        return self.tensor.detach().clone(memory_format=torch.contiguous_format)
+from unclip.weights.entries import Entry, Held
+from unclip.weights.formats import read_entries
 
 
 class Tensors(Mapping[str, Tensor]):
@@ -152,8 +73,6 @@ def open_tensors(files: Sequence[Path]) -> Tensors:
     Raises:
         CheckpointError: a file is damaged, holds code or no tensors.
     """
-    from unclip.weights.formats import read_entries
-
     entries: dict[str, Entry] = {}
     for file in files:
         entries.update(read_entries(file))
