@@ -13,9 +13,9 @@ PACKAGE = Path(unclip.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [
-    {"errors", "config", "randomness", "types", "identity"},
+    {"errors", "config", "randomness", "types", "packing", "identity"},
     {"images", "runtime", "nn", "diffusion"},
-    {"clip", "prior", "decoder", "upsampler", "options"},
+    {"clip", "prior", "decoder", "upsampler", "codec", "options"},
     {"pipeline"},
     {"manipulation", "checkpoint", "data"},
     {"weights", "evaluation"},
