@@ -54,16 +54,24 @@ class Side:
         def backward(grad: Any, query: Any, key: Any, value: Any, *rest: Any, **out: Any) -> int:
             return flop_counter.sdpa_backward_flop_count(grad, query, key, value)
 
-        aten = torch.ops.aten
-        # The counter knows fused attention on GPUs alone.
-        fused = {
+        def convolution(x: Any, weight: Any, *rest: Any, out_shape: Any, **other: Any) -> int:
+            return flop_counter.conv_flop_count(x, weight, out_shape)
+
+        def linear(x: Any, weight: Any, *rest: Any, out_shape: Any, **other: Any) -> int:
+            return 2 * x.numel() * out_shape[-1]
+
+        aten, mkldnn = torch.ops.aten, torch.ops.mkldnn
+        # The counter knows neither fused attention on CPUs nor packed weights.
+        others = {
+            mkldnn._convolution_pointwise: convolution,
+            mkldnn._linear_pointwise: linear,
             aten._scaled_dot_product_flash_attention_for_cpu: attention,
             aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
         }
         reset_peak()
         self.subject.run()
         peak = peak_gib()
-        with flop_counter.FlopCounterMode(display=False, custom_mapping=fused) as counter:
+        with flop_counter.FlopCounterMode(display=False, custom_mapping=others) as counter:
             self.subject.run()
         return {"gflop": counter.get_total_flops() / 1e9, "peak_gib": peak}
 

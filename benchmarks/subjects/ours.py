@@ -49,7 +49,8 @@ class DecoderForward:
         runtime = runtime_of(precision)
         config = unet_config(channels, depth, context)
         self.network = build(lambda: UNet(config), runtime.dtype, runtime.channels_last)
-        self.network = place(self.network, runtime)
+        self.about = describe(self.network)
+        place(self.network, runtime)
         self.x = torch.randn(batch, 3, 64, 64)
         self.t = torch.full((batch,), 500)
         self.embedding = torch.randn(batch, config.embedding_width)
@@ -60,7 +61,7 @@ class DecoderForward:
 
     def facts(self) -> dict[str, Any]:
         """What was built."""
-        return describe(self.network) | {"input": list(self.x.shape)}
+        return self.about | {"input": list(self.x.shape)}
 
     @torch.no_grad()
     def run(self) -> None:
@@ -152,6 +153,8 @@ class GuidedSampling:
         self.decoder.network = build(
             lambda: DecoderNetwork(network), runtime.dtype, runtime.channels_last
         )
+        self.about = describe(self.decoder.network)
+        place(self.decoder, runtime)
         self.options = SamplingOptions(sampler="dpm++", steps=steps, guidance=3.0)
         mask = torch.arange(77).expand(batch, 77) < 20
         self.z_i = torch.nn.functional.normalize(torch.randn(batch, 512), dim=-1)
@@ -165,7 +168,7 @@ class GuidedSampling:
 
     def facts(self) -> dict[str, Any]:
         """What was built."""
-        return describe(self.decoder) | {"images": len(self.z_i), "steps": self.options.steps}
+        return self.about | {"images": len(self.z_i), "steps": self.options.steps}
 
     def run(self) -> None:
         """Draw the images."""

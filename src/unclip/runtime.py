@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from unclip.errors import OptionError
+from unclip.packing import can_pack, pack
 
 Device = Literal["auto", "cuda", "mps", "cpu"] | str
 Precision = Literal["auto", "bf16", "fp32"]
@@ -36,6 +37,8 @@ class Runtime:
     """Store images and convolution weights as NHWC."""
     compile: bool
     """Compile networks with torch.compile."""
+    packed: bool = False
+    """In inference, keep weights in the layout the processor's kernels read."""
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -62,25 +65,32 @@ def choose_runtime(
         OptionError: a device this machine lacks, or a word that is none of the above.
     """
     where = _device(device or os.environ.get("UNCLIP_DEVICE") or "auto")
+    compiled = _switch("UNCLIP_COMPILE") if compile is None else compile
+    dtype = _dtype(precision or os.environ.get("UNCLIP_DTYPE") or "auto", where)
     return Runtime(
         device=where,
-        dtype=_dtype(precision or os.environ.get("UNCLIP_DTYPE") or "auto", where),
+        dtype=dtype,
         # Convolutions on Apple's MPS gain nothing from NHWC and have had errors with it.
         channels_last=where.type != "mps",
-        compile=_switch("UNCLIP_COMPILE") if compile is None else compile,
+        compile=compiled,
+        # The compiler lays weights out itself.
+        packed=where.type == "cpu" and not compiled and can_pack(dtype),
     )
 
 
 def place(module: ModuleT, runtime: Runtime, *, training: bool = False) -> ModuleT:
     """Move ``module`` to the runtime's device, dtype and memory format, in place.
 
-    In training the weights stay float32 and `Runtime.autocast` lowers the computation. A stage
+    In training the weights stay float32 and `Runtime.autocast` lowers the computation. Where the
+    runtime packs weights, a module placed for inference can no longer be trained. A stage
     is compiled through its ``network``, or the parts of one that is no single function (CLIP's
     towers); compilation in place keeps state-dict keys clean.
     """
     module.to(runtime.device, torch.float32 if training else runtime.dtype)
     if runtime.channels_last:
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if runtime.packed and not training:
+        pack(module)
     if runtime.compile:
         network = getattr(module, "network", module)
         callable_itself = type(network).forward is not nn.Module.forward

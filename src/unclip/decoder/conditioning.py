@@ -95,7 +95,8 @@ class ImageGuidance(nn.Module):
     ) -> Guide:
         """Project z_i; None drops it everywhere."""
         weight = self.to_time.weight
-        null = weight.new_zeros(self.size) if self.null is None else self.null
+        zero = torch.zeros(self.size, dtype=weight.dtype, device=weight.device)
+        null = zero if self.null is None else self.null
         if image_embedding is None:
             z = repeat(null, "d -> b d", b=len(dropped))
         else:
