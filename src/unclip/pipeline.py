@@ -18,6 +18,7 @@ from torch import Tensor
 import unclip
 from unclip.clip.clip import Clip
 from unclip.decoder.decoder import Decoder
+from unclip.diffusion.samplers.repaint import Known
 from unclip.errors import OptionError, PromptError
 from unclip.images import save_png, to_pil
 from unclip.options import GenerateOptions
@@ -142,7 +143,7 @@ class UnCLIP:
         """`generate`, yielding each sampling step on the way. Closing the generator cancels."""
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         check_prompts(prompts)
-        options = self._complete(options or GenerateOptions())
+        options = self.complete(options or GenerateOptions())
         jobs = [
             (position, prompt, options.seed + i)
             for position, prompt in enumerate(prompts)
@@ -180,19 +181,37 @@ class UnCLIP:
         text: TextFeatures | None,
         options: GenerateOptions,
         randomness: Randomness,
+        *,
+        x_T: Float[Tensor, "b c h w"] | None = None,
+        known: Mapping[int, Known] | None = None,
     ) -> Sampling:
-        """Draw images [b 3 h w] in [-1, 1] for image embeddings (P(x|z_i, y))."""
+        """Draw images [b 3 h w] in [-1, 1] for image embeddings (P(x|z_i, y)).
+
+        The decoder starts from ``x_T``, or from noise of its own. ``known`` parts of the
+        pictures, by their size, are kept.
+        """
         streams = randomness.split("decoder")
         images = yield from self.decoder.sample(
-            lambda decoder: decoder.sample(image_embedding, text, options.decoder, streams)
+            lambda decoder: decoder.sample(
+                image_embedding,
+                text,
+                options.decoder,
+                streams,
+                x_T=x_T,
+                known=(known or {}).get(self.sizes[0]),
+            )
         )
-        return (yield from self.upsample(images, options, randomness))
+        return (yield from self.upsample(images, options, randomness, known))
 
     def upsample(
-        self, images: Float[Tensor, "b 3 h w"], options: GenerateOptions, randomness: Randomness
+        self,
+        images: Float[Tensor, "b 3 h w"],
+        options: GenerateOptions,
+        randomness: Randomness,
+        known: Mapping[int, Known] | None = None,
     ) -> Sampling:
-        """Enlarge the decoder's images to the size asked for."""
-        for size, slot in self._refiners(options):
+        """Enlarge the decoder's images to the size asked for; ``known`` parts are kept."""
+        for size, slot in self.refiners(options):
             images = yield from slot.sample(
                 partial(
                     Upsampler.sample,
@@ -200,6 +219,7 @@ class UnCLIP:
                     options=options.upsampler[str(size)],
                     randomness=randomness.split(f"upsampler {size}"),
                     tile=options.tile,
+                    known=(known or {}).get(size),
                 )
             )
         return images
@@ -219,7 +239,7 @@ class UnCLIP:
             for picture, prompt, seed, score in zip(pictures, prompts, seeds, scores, strict=True)
         ]
 
-    def _complete(self, options: GenerateOptions) -> GenerateOptions:
+    def complete(self, options: GenerateOptions) -> GenerateOptions:
         """Fill unset options in, and find what this model cannot do before anything is drawn."""
         known = {str(size) for size in self.upsamplers} | set(self.defaults.upsampler)
         if unknown := sorted(set(options.upsampler) - known):
@@ -228,10 +248,11 @@ class UnCLIP:
                 f"{', '.join(str(size) for size in self.upsamplers) or 'no size'}"
             )
         options = options.over(self.defaults)
-        self._refiners(options)
+        self.refiners(options)
         return options
 
-    def _refiners(self, options: GenerateOptions) -> list[tuple[int, Slot[Upsampler]]]:
+    def refiners(self, options: GenerateOptions) -> list[tuple[int, Slot[Upsampler]]]:
+        """The upsamplers that lead to the size asked for, by what each draws."""
         size = options.size or self.sizes[-1]
         if size not in self.sizes:
             known = ", ".join(str(known) for known in self.sizes)

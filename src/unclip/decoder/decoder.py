@@ -17,6 +17,7 @@ from unclip.decoder.network import Condition, DecoderNetwork, DecoderNetworkConf
 from unclip.diffusion.guidance import guided
 from unclip.diffusion.losses import diffusion_loss
 from unclip.diffusion.process import DiffusionConfig, Network, Process
+from unclip.diffusion.samplers.repaint import Known
 from unclip.diffusion.sampling import SamplingOptions, invert, sample
 from unclip.errors import CheckpointError, OptionError
 from unclip.identity import ClipIdentity
@@ -94,6 +95,7 @@ class Decoder(nn.Module):
         randomness: Randomness,
         *,
         x_T: Float[Tensor, "b 3 h w"] | None = None,
+        known: Known | None = None,
     ) -> Sampling:
         """Draw an image for each sample of ``randomness``.
 
@@ -104,6 +106,7 @@ class Decoder(nn.Module):
                 ``start`` below 1 needs an x_T of that noise level.
             randomness: draws x_T and the noise of stochastic samplers.
             x_T: start from this instead, such as what `invert` found.
+            known: a part of the images that is given (inpainting).
 
         Returns:
             Images [b 3 h w] in float32, near [-1, 1]; the sampler's clipping keeps x̂0 inside.
@@ -121,7 +124,9 @@ class Decoder(nn.Module):
         noise = noise.to(self.device)
         network = self._denoiser(image_embedding, text, len(noise), options)
         return (
-            yield from sample(self.process, network, noise, options, randomness, stage=self.name)
+            yield from sample(
+                self.process, network, noise, options, randomness, stage=self.name, known=known
+            )
         )
 
     def invert(
@@ -130,15 +135,36 @@ class Decoder(nn.Module):
         image_embedding: Float[Tensor, "b d"] | None,
         text: TextFeatures | None,
         options: SamplingOptions,
+        *,
+        iterations: int = 0,
+        noise: Float[Tensor, "b 3 h w"] | None = None,
     ) -> Sampling:
         """Find the x_T from which DDIM with these options makes ``images`` (§2).
 
+        Args:
+            images: in [-1, 1], of the decoder's size.
+            image_embedding: their z_i.
+            text: captions; the paper's inversion has none.
+            options: the way back. Guidance should be 1: with it the way there is another.
+            iterations: at most so many more evaluations a step, to make it exact.
+            noise: what the first, invisible step adds, so that flat pictures end as noise too.
+
         Returns:
-            x_T [b 3 h w]. Guidance should be 1: with it the way back is not the way there.
+            x_T [b 3 h w].
         """
         network = self._denoiser(image_embedding, text, len(images), options)
         x0 = images.to(self.device)
-        return (yield from invert(self.process, network, x0, options, stage=self.name))
+        noise = None if noise is None else noise.to(self.device)
+        walk = invert(
+            self.process,
+            network,
+            x0,
+            options,
+            stage="inversion",
+            iterations=iterations,
+            noise=noise,
+        )
+        return (yield from walk)
 
     @property
     def device(self) -> torch.device:

@@ -13,6 +13,7 @@ from unclip.diffusion.samplers.ancestral import ancestral
 from unclip.diffusion.samplers.ddim import ddim, invert_ddim
 from unclip.diffusion.samplers.denoiser import Denoiser
 from unclip.diffusion.samplers.dpm_solver import dpm_solver
+from unclip.diffusion.samplers.repaint import Known, repaint
 from unclip.diffusion.samplers.unipc import unipc
 from unclip.diffusion.schedule import Schedule
 from unclip.errors import OptionError
@@ -76,6 +77,7 @@ def sample(
     stage: str,
     posterior_mse: Float[Tensor, " k"] | None = None,
     clip: Clipping = "static",
+    known: Known | None = None,
 ) -> Sampling:
     """Walk from x_T to a sample, one `Step` at a time.
 
@@ -89,6 +91,8 @@ def sample(
         posterior_mse: M_t at each level of `sampling_grid`, or at all T, for the variance
             ``analytic`` (§4.4).
         clip: what suits the samples, where ``options.clip`` is unset; embeddings want ``none``.
+        known: a part of the sample that is given (inpainting); ancestral sampling then is DDIM
+            with η = 1, and the solvers cannot be asked for.
 
     The arithmetic is float32 whatever the network's type, and float64 if x_T is.
 
@@ -97,8 +101,12 @@ def sample(
     """
     grid = sampling_grid(process, options)
     clipped = clipping(options.clip or clip, options.bound, options.percentile)
-    denoiser = Denoiser(process, network, grid, clipped)
+    denoiser = Denoiser(process, network, grid, known.kept(clipped) if known else clipped)
     x = _working_type(x_T)
+    if known is not None:
+        eta, repeats = inpainting_eta(options), known.resamplings
+        walk = repaint(denoiser, x, randomness, stage=stage, eta=eta, resamplings=repeats)
+        return (yield from walk)
     match options.sampler:
         case "ancestral":
             mse = _on_grid(posterior_mse, grid, len(process.schedule))
@@ -120,14 +128,32 @@ def invert(
     *,
     stage: str,
     iterations: int = 0,
+    noise: Float[Tensor, "b ..."] | None = None,
 ) -> Sampling:
     """Find the x_T from which DDIM with the same grid makes x0 (§2), one `Step` at a time.
 
-    x̂0 is never clipped here. ``iterations`` extra evaluations a step make the inversion exact
-    where they converge. The walk ends at the level `first_timestep`.
+    x̂0 is never clipped here. Up to ``iterations`` extra evaluations a step make the inversion
+    exact where they converge. ``noise``, if given, is what the first step adds, so that flat data
+    end as noise too. The walk ends at the level `first_timestep`.
     """
     denoiser = Denoiser(process, network, sampling_grid(process, options))
-    return (yield from invert_ddim(denoiser, _working_type(x0), stage=stage, iterations=iterations))
+    x = _working_type(x0)
+    walk = invert_ddim(denoiser, x, stage=stage, iterations=iterations, noise=noise)
+    return (yield from walk)
+
+
+def inpainting_eta(options: SamplingOptions) -> float:
+    """η of a walk that knows a part of the sample.
+
+    Raises:
+        OptionError: a solver is asked for, whose steps rely on x̂0 changing smoothly.
+    """
+    match options.sampler:
+        case "ancestral":
+            return 1.0
+        case "ddim":
+            return options.eta
+    raise OptionError(f"the sampler {options.sampler} cannot inpaint: use ancestral or ddim")
 
 
 def _working_type(x: Tensor) -> Tensor:

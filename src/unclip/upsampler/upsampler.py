@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from unclip.config import Config
 from unclip.diffusion.losses import diffusion_loss
 from unclip.diffusion.process import DiffusionConfig, Process
+from unclip.diffusion.samplers.repaint import Known
 from unclip.diffusion.sampling import SamplingOptions, first_timestep, sample
 from unclip.errors import DataError
 from unclip.nn.unet import UNet, UNetConfig
@@ -112,6 +113,7 @@ class Upsampler(nn.Module):
         options: SamplingOptions,
         randomness: Randomness,
         tile: int | None = None,
+        known: Known | None = None,
     ) -> Sampling:
         """Enlarge images of any size; the paper's samplers are DDIM with 27 and 15 steps.
 
@@ -126,6 +128,7 @@ class Upsampler(nn.Module):
                 to what the network can take. The predictions of overlapping tiles are blended
                 at every step, so seams do not show; the picture differs a little from the
                 untiled one where the network has GroupNorm, which then sees only the tile.
+            known: a part of the result that is given, to which the rest is joined.
 
         Returns:
             Images [b 3 H W] in float32, as the sampler clips them.
@@ -144,6 +147,7 @@ class Upsampler(nn.Module):
                 options,
                 randomness,
                 stage=f"{self.name} {self.config.high}",
+                known=known,
             )
         )
 

@@ -31,6 +31,7 @@ class Denoiser:
         self.timesteps: list[int] = grid.timesteps.tolist()
         self.alpha: list[float] = grid.alpha.tolist()
         self.sigma: list[float] = grid.sigma.tolist()
+        self.posterior_variance: list[float] = grid.posterior_variance.tolist()
         self._network = network
         self._clip = clip
 
