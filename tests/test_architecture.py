@@ -29,6 +29,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 SIDEWAYS = {
     ("config", "errors"),
     ("types", "randomness"),
+    ("options", "prior"),  # what may be asked of a prior lies beside it
     ("identity", "config"),
     ("__main__", "cli"),
 }

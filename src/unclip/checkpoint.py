@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -29,19 +29,20 @@ from unclip.decoder.decoder import Decoder, DecoderConfig
 from unclip.errors import CheckpointError, OptionError
 from unclip.options import GenerateOptions
 from unclip.pipeline import Slot, UnCLIP
-from unclip.prior.diffusion_prior import DiffusionPrior, DiffusionPriorConfig
+from unclip.prior.kinds import PriorConfig, build_prior, parse_prior
 from unclip.runtime import Runtime, choose_runtime, place
 from unclip.upsampler.upsampler import Upsampler, UpsamplerConfig
 
 FORMAT = 1
 CONFIG, WEIGHTS, INDEX = "config.json", "weights.safetensors", "unclip.json"
 
-STAGES: dict[str, tuple[type[nn.Module], type[Config]]] = {
-    "clip": (Clip, ClipConfig),
-    "prior": (DiffusionPrior, DiffusionPriorConfig),
-    "decoder": (Decoder, DecoderConfig),
-    "upsampler": (Upsampler, UpsamplerConfig),
+STAGES: dict[str, tuple[Callable[[Any], nn.Module], Callable[..., Config]]] = {
+    "clip": (Clip.from_config, ClipConfig.parse),
+    "prior": (build_prior, parse_prior),
+    "decoder": (Decoder, DecoderConfig.parse),
+    "upsampler": (Upsampler, UpsamplerConfig.parse),
 }
+"""How a stage is built of its config, and its config of plain values."""
 
 Residency = Literal["all", "one"]
 """Keep every stage in memory once used, or only the one that is working."""
@@ -127,8 +128,7 @@ def load_stage(folder: Path, runtime: Runtime | None = None) -> Any:
     """
     folder = Path(folder)
     name, config = read_config(folder)
-    build = STAGES[name][0]
-    stage = Clip.from_config(config, folder) if build is Clip else build(config)
+    stage = Clip.from_config(config, folder) if name == "clip" else STAGES[name][0](config)
     _load_weights(stage, folder / WEIGHTS)
     stage.requires_grad_(runtime is None)
     if runtime is not None:
@@ -158,7 +158,7 @@ def read_config(folder: Path) -> tuple[str, Any]:
     if not isinstance(config, dict):
         raise CheckpointError(f"{path}: the stage's config is missing")
     try:
-        return name, STAGES[name][1].parse(config, source=str(path))
+        return name, STAGES[name][1](config, source=str(path))
     except OptionError as error:
         raise CheckpointError(str(error)) from None
 
@@ -259,7 +259,7 @@ def _expected(folder: Path, expected: str) -> Any:
 
 
 def _check_embeddings(
-    folder: Path, clip: ClipConfig, prior: DiffusionPriorConfig, decoder: DecoderConfig
+    folder: Path, clip: ClipConfig, prior: PriorConfig, decoder: DecoderConfig
 ) -> None:
     """All three must speak of embeddings of one size and of one CLIP."""
     for name, size in (("prior", prior.network.embedding), ("decoder", decoder.network.embedding)):

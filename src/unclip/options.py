@@ -3,13 +3,14 @@
 Fields left unset take the model's own defaults, so options say only what differs.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from unclip.config import Config
 from unclip.diffusion.options import SamplingOptions
+from unclip.prior.options import PriorSampling, for_prior
 
 MAX_SEED = 2**63 - 1
 
@@ -17,13 +18,17 @@ PRIOR, DECODER, UPSAMPLER = (
     Group(title, help, sort_key=place)
     for place, (title, help) in enumerate(
         (
-            ("Prior", "From the text to an image embedding (§1.4)."),
+            ("Prior", "From the text to an image embedding (§1.3, §1.4)."),
             ("Decoder", "From the image embedding to a small image (§1.5)."),
             ("Upsamplers", "To larger ones (§1.6); {NAME} is the size drawn, such as 256."),
         ),
         start=1,
     )
 )
+
+
+def _plain(options: Any) -> Any:
+    return for_prior(options) if isinstance(options, SamplingOptions) else options
 
 
 class GenerateOptions(Config):
@@ -36,15 +41,18 @@ class GenerateOptions(Config):
     size: int | None = Field(
         None, ge=1, description="Pixels a side, such as 64, 256 or 1024; the largest if unset."
     )
-    candidates: int = Field(
-        2, ge=1, description="Image embeddings drawn from the prior; the nearest to the text wins."
+    candidates: int | None = Field(
+        None,
+        ge=1,
+        description="Image embeddings drawn from the prior; the nearest to the text wins. If unset, "
+        "as in the paper: 2 of a diffusion prior, else 1.",
     )
     batch: int = Field(4, ge=1, description="Images computed together; more need more memory.")
     tile: int | None = Field(
         None, ge=32, description="Upsample in overlapping tiles of this many pixels a side."
     )
-    prior: Annotated[SamplingOptions, Parameter(group=PRIOR)] = Field(
-        SamplingOptions(steps=64), description="Sampling of the prior (§1.4)."
+    prior: Annotated[PriorSampling, BeforeValidator(_plain), Parameter(group=PRIOR)] = Field(
+        PriorSampling(steps=64), description="Sampling of the prior (§1.3, §1.4)."
     )
     decoder: Annotated[SamplingOptions, Parameter(group=DECODER)] = Field(
         SamplingOptions(steps=250), description="Sampling of the decoder (§1.5)."

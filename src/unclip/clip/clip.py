@@ -56,6 +56,10 @@ class ClipConfig(Config):
     normalise: bool = True
     """Whether embeddings are brought to unit length, as everything of our own expects; Karlo's
     are not."""
+    thumbnail: int | None = Field(default=None, gt=0)
+    """Side of the picture a head redraws from z_i in training (`Thumbnail`); not the paper's."""
+    thumbnail_weight: float = Field(default=1.0, ge=0)
+    """Of that head's loss beside the contrastive one."""
     identity: ClipIdentity | None = None
     """Written with the weights; None in checkpoints older than this record."""
 
@@ -119,6 +123,7 @@ class Clip(nn.Module):
             config.embedding,
             logit_scale=math.log(10) if sigmoid else math.log(1 / 0.07),
             logit_bias=-math.log(config.planned_batch) if sigmoid else None,
+            thumbnail=config.thumbnail,
         )
 
     @classmethod
@@ -179,6 +184,13 @@ class Clip(nn.Module):
             losses = softmax_loss(image, text, scale)
         else:
             losses = sigmoid_loss(image, text, scale, self.network.logit_bias)
+        if self.network.thumbnail is not None:
+            redrawn = self.network.thumbnail.loss(image, batch.images.to(self._device))
+            losses |= {
+                "loss": losses["loss"] + self.config.thumbnail_weight * redrawn,
+                "contrast": losses["loss"].detach(),
+                "thumbnail": redrawn.detach(),
+            }
         return losses | {"logit_scale": scale.detach(), "captions_cut": cut.sum().float()}
 
     @torch.no_grad()

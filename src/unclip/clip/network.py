@@ -7,9 +7,9 @@ from torch import nn
 
 from unclip.clip.resnet import ModifiedResNet, ModifiedResNetConfig
 from unclip.clip.text import TextConfig, TextTower
+from unclip.clip.thumbnail import Thumbnail
 from unclip.clip.vision import ViT, ViTConfig
 from unclip.errors import CheckpointError
-
 
 T = TypeVar("T")
 
@@ -34,6 +34,7 @@ class ClipNetwork(nn.Module):
         embedding: dimension d of the joint space.
         logit_scale: initial logarithm of the scale.
         logit_bias: initial bias of the sigmoid loss; none for the softmax loss.
+        thumbnail: side of the pictures a second head draws in training; none without it.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class ClipNetwork(nn.Module):
         embedding: int,
         logit_scale: float,
         logit_bias: float | None = None,
+        thumbnail: int | None = None,
     ) -> None:
         super().__init__()
         self.image: ViT | ModifiedResNet | None
@@ -55,6 +57,7 @@ class ClipNetwork(nn.Module):
         self.text = None if text is None else TextTower(text, embedding)
         self.logit_scale = nn.Parameter(torch.tensor(logit_scale))
         self.logit_bias = None if logit_bias is None else nn.Parameter(torch.tensor(logit_bias))
+        self.thumbnail = None if thumbnail is None else Thumbnail(embedding, thumbnail)
 
     def image_tower(self) -> ViT | ModifiedResNet:
         """What embeds images.

@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from unclip.config import Config
+from unclip.decoder.layout import Layout, LayoutConfig
 from unclip.nn.caption_encoder import CaptionEncoder, CaptionEncoderConfig
 from unclip.nn.layers import unit_scale
 from unclip.nn.unconditional import Unconditional, UnconditionalKind
@@ -51,6 +52,8 @@ class ImageEmbeddingConfig(Config):
     """Factor on embeddings of either kind; None for §1.2's 0.5375·√d. Karlo's is 1."""
     null: Literal["learned", "zeros"] = "learned"
     """What a dropped z_i becomes."""
+    layout: LayoutConfig | None = None
+    """Paint z_i on the U-Net's first level as well; not the paper's."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ class Guide:
     """To the context of joint attention."""
     mask: Bool[Tensor, "b k"]
     """True at tokens that may be attended to."""
+    layout: Float[Tensor, "b c side side"] | None = None
+    """A coarse picture, see `Layout`."""
 
     def joined(self, other: "Guide") -> "Guide":
         """Both: embeddings added, tokens of ``self`` first."""
@@ -70,6 +75,7 @@ class Guide:
             self.embedding + other.embedding,
             torch.cat([self.tokens, other.tokens], dim=1),
             torch.cat([self.mask, other.mask], dim=1),
+            self.layout,
         )
 
 
@@ -80,7 +86,12 @@ class ImageGuidance(nn.Module):
     """
 
     def __init__(
-        self, config: ImageEmbeddingConfig, embedding: int, time_width: int, context_width: int
+        self,
+        config: ImageEmbeddingConfig,
+        embedding: int,
+        time_width: int,
+        context_width: int,
+        channels: int,
     ) -> None:
         super().__init__()
         self.config = config
@@ -89,6 +100,7 @@ class ImageGuidance(nn.Module):
         self.null = nn.Parameter(torch.zeros(embedding)) if config.null == "learned" else None
         self.to_time = nn.Linear(embedding, time_width)
         self.to_tokens = nn.Linear(embedding, config.tokens * context_width)
+        self.layout = None if config.layout is None else Layout(config.layout, embedding, channels)
 
     def forward(
         self, image_embedding: Float[Tensor, "b d"] | None, dropped: Bool[Tensor, " b"]
@@ -106,7 +118,8 @@ class ImageGuidance(nn.Module):
         pattern = "b (c k) -> b k c" if interleaved else "b (k c) -> b k c"
         tokens = rearrange(self.to_tokens(z), pattern, k=self.config.tokens)
         mask = dropped.new_ones(tokens.shape[:2])
-        return Guide(self.to_time(z), tokens, mask)
+        layout = None if self.layout is None else self.layout(z)
+        return Guide(self.to_time(z), tokens, mask, layout)
 
 
 class CaptionGuidance(nn.Module):

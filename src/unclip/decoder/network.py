@@ -49,10 +49,12 @@ class Condition:
 
     embedding: Float[Tensor, "b e"]
     context: PreparedContext
+    layout: Float[Tensor, "b c side side"] | None = None
 
     def first(self, count: int) -> "Condition":
         """The condition of the first ``count`` samples."""
-        return Condition(self.embedding[:count], self.context.first(count))
+        layout = None if self.layout is None else self.layout[:count]
+        return Condition(self.embedding[:count], self.context.first(count), layout)
 
 
 class DecoderNetwork(nn.Module):
@@ -65,7 +67,9 @@ class DecoderNetwork(nn.Module):
         width = config.unet.context_width
         assert width is not None
         time = config.unet.embedding_width
-        self.image = ImageGuidance(config.image, config.embedding, time, width)
+        self.image = ImageGuidance(
+            config.image, config.embedding, time, width, config.unet.channels
+        )
         self.text = _text_guidance(config, self.image.scale, time, width)
 
     def condition(
@@ -82,13 +86,21 @@ class DecoderNetwork(nn.Module):
             guide = guide.joined(words)
         # Most contexts have no padding; attention without a mask is faster.
         mask = guide.mask if isinstance(self.text, ClipStatesGuidance) else None
-        return Condition(guide.embedding, self.unet.prepare_context(guide.tokens, mask))
+        context = self.unet.prepare_context(guide.tokens, mask)
+        return Condition(guide.embedding, context, guide.layout)
 
     def forward(
         self, x_t: Float[Tensor, "b c h w"], t: Shaped[Tensor, " b"], condition: Condition
     ) -> Float[Tensor, "b c2 h w"]:
         """The network's output for x_t, in its dtype; its meaning is the process's affair."""
-        return self.unet(x_t, t, condition.embedding, condition.context)
+        layout = condition.layout
+        if layout is not None:
+            assert self.image.layout is not None
+            patch = self.config.unet.patch
+            layout = self.image.layout.spread(
+                layout, (x_t.shape[-2] // patch, x_t.shape[-1] // patch)
+            )
+        return self.unet(x_t, t, condition.embedding, condition.context, layout)
 
 
 def _text_guidance(

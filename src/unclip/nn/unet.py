@@ -185,6 +185,7 @@ class UNet(nn.Module):
         t: Shaped[Tensor, " b"],
         embedding: Float[Tensor, "b e"] | None = None,
         context: PreparedContext | None = None,
+        layout: Float[Tensor, "b channels h3 w3"] | None = None,
     ) -> Float[Tensor, "b c2 h w"]:
         """Run the network.
 
@@ -193,10 +194,14 @@ class UNet(nn.Module):
             t: timesteps, not rescaled.
             embedding: condition added to the time embedding, ``config.embedding_width`` wide.
             context: tokens to attend to, from `prepare_context`.
+            layout: condition added to the first level, ``config.channels`` deep and of its size
+                (that of ``x`` over ``config.patch``).
         """
         patch = self.config.patch
         pixels = x.to(self.entrance.weight.dtype)
         h = self.entrance(pixels if patch == 1 else pixel_unshuffle(pixels, patch))
+        if layout is not None:
+            h = h + layout
         time = self.time(t)
         emb = silu(time if embedding is None else time + embedding.to(time.dtype))
 

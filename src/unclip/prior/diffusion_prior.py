@@ -52,6 +52,8 @@ class DiffusionPrior(nn.Module):
 
     name: ClassVar[str] = "prior"
     needs: ClassVar[frozenset[str]] = frozenset({"text", "image_embedding"})
+    candidates: ClassVar[int] = 2
+    """Sampled where a caller does not say (§1.4)."""
 
     def __init__(self, config: DiffusionPriorConfig) -> None:
         super().__init__()
