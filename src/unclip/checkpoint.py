@@ -35,6 +35,7 @@ from unclip.upsampler.upsampler import Upsampler, UpsamplerConfig
 
 FORMAT = 1
 CONFIG, WEIGHTS, INDEX = "config.json", "weights.safetensors", "unclip.json"
+CARD = "card.json"
 
 STAGES: dict[str, tuple[Callable[[Any], nn.Module], Callable[..., Config]]] = {
     "clip": (Clip.from_config, ClipConfig.parse),
@@ -193,6 +194,22 @@ def write_index(folder: Path, index: Index) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         _write_json(beside, values)
         os.replace(beside, folder / INDEX)
+
+
+def write_card(folder: Path, card: Card) -> None:
+    """Write the card of a stage that is part of no model, such as an imported CLIP."""
+    _write_json(folder / CARD, card.model_dump(mode="json"))
+
+
+def read_card(folder: Path) -> Card:
+    """The card of a stage folder; an empty one if it has none."""
+    path = Path(folder) / CARD
+    return Card.parse(_read_json(path), source=str(path)) if path.is_file() else Card()
+
+
+def is_stage(folder: Path) -> bool:
+    """Whether ``folder`` looks like one of ours with a stage in it."""
+    return (Path(folder) / CONFIG).is_file() and (Path(folder) / WEIGHTS).is_file()
 
 
 def read_index(folder: Path) -> Index:

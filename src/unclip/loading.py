@@ -3,10 +3,11 @@
 from importlib.resources import files
 from pathlib import Path
 
-from unclip.checkpoint import INDEX, Residency, load_pipeline
+from unclip.checkpoint import INDEX, Residency, is_stage, load_pipeline
 from unclip.errors import CheckpointError
 from unclip.pipeline import UnCLIP
 from unclip.runtime import Runtime
+from unclip.weights.source import looks_like_hub
 
 DEFAULT = "emoji"
 
@@ -17,7 +18,8 @@ def load(
     """Open a model.
 
     Args:
-        model: the name of a model that ships with the package, or a model folder.
+        model: the name of a model that ships with the package, a model folder, or a published
+            model by its file, folder or name on the Hub: see `find`.
         runtime: device, dtype and memory format; what suits the machine if not given.
         residency: ``"all"`` keeps every stage in memory once used, ``"one"`` only the one at
             work, which then is the peak of memory.
@@ -25,25 +27,37 @@ def load(
     Raises:
         CheckpointError: there is no such model, or it is damaged.
     """
-    return load_pipeline(find(model), runtime, residency)
+    folder = find(model)
+    if is_stage(folder):
+        raise CheckpointError(f"{model} is a single network, which draws nothing by itself")
+    return load_pipeline(folder, runtime, residency)
 
 
 def find(model: str | Path) -> Path:
     """The folder of a model given by name or path.
 
+    A published model, other people's, is converted into the user's cache when it is first asked
+    for; `unclip import` does so into a folder of one's own.
+
+    Returns:
+        A model folder; of a published single network, such as a CLIP, its stage folder.
+
     Raises:
-        CheckpointError: neither a folder with a model in it nor a known name.
+        CheckpointError: neither a model nor the name of one, or it cannot be fetched.
     """
-    if (Path(model) / INDEX).is_file():
+    if (Path(model) / INDEX).is_file() or is_stage(Path(model)):
         return Path(model)
     known = shipped()
     if str(model) in known:
         return known[str(model)]
-    if Path(model).is_dir():
-        raise CheckpointError(f"{model} is a folder, but no model: it has no {INDEX}")
+    if Path(model).exists() or looks_like_hub(str(model)):
+        from unclip.weights.convert import imported
+
+        return imported(model)
     names = ", ".join(known) or "none"
     raise CheckpointError(
-        f"there is no model {str(model)!r}: give a model folder, or a shipped model ({names})"
+        f"there is no model {str(model)!r}: give a model folder, a shipped model ({names}) "
+        "or owner/name of one on the Hub"
     )
 
 

@@ -4,6 +4,7 @@ from cyclopts import App, Parameter
 
 from unclip import __version__
 from unclip.cli.generate import generate
+from unclip.cli.import_weights import import_weights
 from unclip.cli.info import info
 from unclip.cli.train import train
 
@@ -17,3 +18,4 @@ app = App(
 app.command(generate)
 app.command(train)
 app.command(info)
+app.command(import_weights, name="import")

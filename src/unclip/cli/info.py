@@ -1,6 +1,7 @@
 """``unclip info``: what a model is made of."""
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -15,7 +16,7 @@ def info(
     """Show a model: its card, stages, sizes and sampling defaults.
 
     Args:
-        model: A shipped model's name, or a model folder.
+        model: A shipped model's name, a model or stage folder, or a published checkpoint.
         json_output: Print everything, with all configs, as JSON.
     """
     facts = describe(model)
@@ -27,26 +28,37 @@ def info(
 
 def describe(model: str) -> dict[str, Any]:
     """Facts about a model, as plain values."""
-    from unclip.checkpoint import WEIGHTS, count_parameters, fingerprint, read_config, read_index
+    from unclip.checkpoint import fingerprint, is_stage, read_card, read_config, read_index
     from unclip.loading import find
 
     folder = find(model)
-    index = read_index(folder)
-    stages = {}
-    for name in index.folders():
-        _, config = read_config(folder / name)
-        stages[name] = {
-            "parameters": count_parameters(folder / name),
-            "bytes": (folder / name / WEIGHTS).stat().st_size,
-            "config": config.model_dump(mode="json"),
+    if is_stage(folder):
+        name, _ = read_config(folder)
+        return {
+            "folder": str(folder),
+            "card": read_card(folder).model_dump(),
+            "stages": {name: _stage(folder)},
         }
+    index = read_index(folder)
+    stages = {name: _stage(folder / name) for name in index.folders()}
+    sizes = [stages[index.decoder]["config"]["size"]] if index.decoder else []
     return {
         "folder": str(folder),
         "fingerprint": fingerprint(folder, index),
         "card": index.card.model_dump(),
-        "sizes": [stages[index.decoder]["config"]["size"], *index.upsamplers],
+        "sizes": [*sizes, *index.upsamplers],
         "stages": stages,
         "defaults": index.defaults.model_dump(mode="json"),
+    }
+
+
+def _stage(folder: Path) -> dict[str, Any]:
+    from unclip.checkpoint import WEIGHTS, count_parameters, read_config
+
+    return {
+        "parameters": count_parameters(folder),
+        "bytes": (folder / WEIGHTS).stat().st_size,
+        "config": read_config(folder)[1].model_dump(mode="json"),
     }
 
 
@@ -61,14 +73,17 @@ def _show(facts: dict[str, Any]) -> None:
         "about": card["description"],
         "licence": card["licence"],
         "source": card["source"],
-        "draws": ", ".join(f"{size} px" for size in facts["sizes"]),
-        "fingerprint": facts["fingerprint"],
+        "revision": card["revision"],
+        "family": card["family"],
+        "reference": card["reference"],
+        "draws": ", ".join(f"{size} px" for size in facts.get("sizes", ())),
+        "fingerprint": facts.get("fingerprint", ""),
     }
     for label, text in rows.items():
         if text:
             console.print(f"{label:<11}  {text}")
     table = Table("stage", "parameters", "on disk", "sampling", box=None, pad_edge=False)
-    defaults = facts["defaults"]
+    defaults = facts.get("defaults", {})
     for name, stage in facts["stages"].items():
         group = name.split("-")[0]
         sampling = defaults.get(group) or {}

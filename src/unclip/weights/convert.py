@@ -1,10 +1,35 @@
 """`unclip import`: a foreign checkpoint becomes a folder of ours, tensor by tensor."""
 
+import hashlib
+import json
+import os
 from pathlib import Path
+from typing import Any
 
+import torch
+
+from unclip.checkpoint import (
+    STAGES,
+    WEIGHTS,
+    Card,
+    Index,
+    replacing,
+    write_card,
+    write_config,
+    write_index,
+)
+from unclip.clip.clip import Clip, ClipConfig
+from unclip.config import Config
+from unclip.errors import CheckpointError
+from unclip.identity import ClipIdentity
 from unclip.weights.detect import detect
-from unclip.weights.family import Import, Reference
+from unclip.weights.family import Import, Part, Reference
 from unclip.weights.source import Source, open_source
+from unclip.weights.tensors import open_tensors
+from unclip.weights.writer import write_tensors
+
+CONVERSION = 1
+"""Counts up when importing the same source would give something else."""
 
 
 def import_source(
@@ -31,8 +56,32 @@ def import_source(
         CheckpointError: the source is not found, not known, damaged, or has a tensor too many
             or too few; or ``dest`` cannot be written. Nothing is left half-written.
     """
-    opened = open_source(str(source), revision, offline=offline)
-    return write_import(plan(opened, reference), dest)
+    _check_free(Path(dest))
+    return write_import(plan(open_source(str(source), revision, offline=offline), reference), dest)
+
+
+def imported(source: str | Path) -> Path:
+    """A foreign checkpoint as a folder of ours in the user's cache, converted when first asked for.
+
+    The folder is found again by the commit on the Hub, or by the names, sizes and times of local
+    files.
+
+    Raises:
+        CheckpointError: as `import_source`.
+    """
+    opened = open_source(str(source))
+    folder = cache_folder() / f"{opened.origin.replace('/', '--')}-{_key(opened)}"
+    if not folder.is_dir():
+        write_import(plan(opened), folder)
+    return folder
+
+
+def cache_folder() -> Path:
+    """Where converted checkpoints are kept: ``UNCLIP_CACHE``, or the user's cache."""
+    if own := os.environ.get("UNCLIP_CACHE"):
+        return Path(own)
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "unclip"
 
 
 def plan(source: Source, reference: Reference = "authors") -> Import:
@@ -41,5 +90,76 @@ def plan(source: Source, reference: Reference = "authors") -> Import:
 
 
 def write_import(imported: Import, dest: Path) -> Path:
-    """Write all parts beside ``dest``, check them, and rename."""
-    raise NotImplementedError
+    """Write all parts beside ``dest`` and rename.
+
+    Raises:
+        CheckpointError: as `import_source`.
+    """
+    dest = Path(dest)
+    _check_free(dest)
+    identity = None
+    with replacing(dest) as beside:
+        if len(imported.parts) == 1:
+            _write_part(imported.parts[0], beside, None, imported.card)
+            write_card(beside, imported.card)
+            return dest
+        # CLIP first: the others record which one they belong to.
+        for part in sorted(imported.parts, key=lambda part: part.name != "clip"):
+            identity = _write_part(part, beside / part.name, identity, imported.card) or identity
+        names = {part.name for part in imported.parts}
+        sizes = {int(n.split("-")[1]): n for n in sorted(names) if n.startswith("upsampler-")}
+        index = Index(
+            clip="clip" if "clip" in names else None,
+            prior="prior" if "prior" in names else None,
+            decoder="decoder" if "decoder" in names else None,
+            upsamplers=sizes,
+            defaults=imported.defaults,
+            card=imported.card,
+        )
+        write_index(beside, index)
+    return dest
+
+
+def _write_part(
+    part: Part, folder: Path, clip: ClipIdentity | None, card: Card
+) -> ClipIdentity | None:
+    """Write a stage folder; returns its identity if it is a CLIP."""
+    folder.mkdir(exist_ok=True)
+    if part.save_extras is not None:
+        part.save_extras(folder)
+    stage = part.name.split("-")[0]
+    shapes = _shapes(stage, part.config, folder)
+    config: Any = part.config
+    identity = None
+    write_tensors(folder / WEIGHTS, shapes, part.tensors(), name=card.name)
+    if isinstance(config, ClipConfig):
+        identity = config.identified(open_tensors([folder / WEIGHTS]).items())
+        config = config.model_copy(update={"identity": identity})
+    elif clip is not None and "clip" in type(config).model_fields:
+        config = config.model_copy(update={"clip": clip})
+    write_config(folder, stage, config)
+    return identity
+
+
+def _shapes(stage: str, config: Config, folder: Path) -> dict[str, tuple[int, ...]]:
+    """All tensors a stage of this config has."""
+    build = STAGES[stage][0]
+    with torch.device("meta"):
+        empty = (
+            Clip.from_config(config, folder) if isinstance(config, ClipConfig) else build(config)
+        )
+    return {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}
+
+
+def _check_free(dest: Path) -> None:
+    if os.path.lexists(dest):
+        raise CheckpointError(f"{dest} exists and is never overwritten; choose another name")
+
+
+def _key(source: Source) -> str:
+    facts: list[Any] = [CONVERSION, source.origin, source.revision]
+    if not source.revision:
+        for file in source.files:
+            path = source.path(file)
+            facts.append([str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns])
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]

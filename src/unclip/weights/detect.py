@@ -1,10 +1,11 @@
 """Which family a source is of. A new family is one module and one line here."""
 
 from unclip.errors import CheckpointError
+from unclip.weights import clip
 from unclip.weights.family import Family
 from unclip.weights.source import Source
 
-FAMILIES: tuple[Family, ...] = ()
+FAMILIES: tuple[Family, ...] = (*clip.FAMILIES,)
 """Asked in this order: whole pipelines before the single networks they contain."""
 
 

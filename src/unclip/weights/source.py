@@ -13,12 +13,14 @@ from unclip.weights.tensors import Tensors, open_tensors
 
 SUFFIXES = ("safetensors", "bin", "pt", "pth", "th", "ckpt")
 """Endings of weight files, the preferred first."""
-STEMS = (
-    "diffusion_pytorch_model",
-    "model",
-    "pytorch_model",
-    "open_clip_model",
-    "open_clip_pytorch_model",
+STEMS = frozenset(
+    {
+        "diffusion_pytorch_model",
+        "model",
+        "pytorch_model",
+        "open_clip_model",
+        "open_clip_pytorch_model",
+    }
 )
 """Names that libraries give their weight files; a folder may hold other files of such endings."""
 
@@ -44,6 +46,8 @@ class Source:
     """For the card: a name on the Hub, or of a file or folder."""
     revision: str = ""
     """The commit on the Hub; empty for local files."""
+    offline: bool = False
+    """Whether no network may be used."""
     _open: dict[str, Tensors] = field(default_factory=dict)
 
     def path(self, name: str) -> Path:
@@ -90,8 +94,7 @@ class Source:
         for file in here:
             if match := _WEIGHTS.fullmatch(PurePosixPath(file).name):
                 stem, variant = match["stem"], match["early"] or match["late"] or ""
-                known = STEMS.index(stem) if stem in STEMS else len(STEMS)
-                key = (known == len(STEMS), SUFFIXES.index(match["suffix"]), len(variant), stem)
+                key = (stem not in STEMS, SUFFIXES.index(match["suffix"]), len(variant), stem)
                 sets.setdefault(key, {})[file] = match
         named = {key: files for key, files in sets.items() if not key[0]}
         if not named and len(sets) != 1:
@@ -158,7 +161,7 @@ def open_source(name: str, revision: str | None = None, *, offline: bool = False
     if path.exists():
         if revision:
             raise CheckpointError(f"{name} is a local path, which has no revision {revision!r}")
-        return _local(name, path)
+        return _local(name, path, offline)
     if not looks_like_hub(name):
         raise CheckpointError(f"{name} does not exist; give a file, a folder or owner/name")
     files, commit = hub.list_files(name, revision, offline=offline)
@@ -166,7 +169,7 @@ def open_source(name: str, revision: str | None = None, *, offline: bool = False
     def fetch(file: str) -> Path:
         return hub.fetch(name, file, commit, offline=offline)
 
-    return Source(name, files, fetch, origin=name, revision=commit)
+    return Source(name, files, fetch, origin=name, revision=commit, offline=offline)
 
 
 def looks_like_hub(name: str) -> bool:
@@ -180,7 +183,7 @@ def folder_of(file: str) -> str:
     return "" if parent == "." else parent
 
 
-def _local(name: str, path: Path) -> Source:
+def _local(name: str, path: Path, offline: bool) -> Source:
     if path.is_dir():
         root, files = (
             path,
@@ -193,6 +196,17 @@ def _local(name: str, path: Path) -> Source:
                 )
             ),
         )
+    elif path.name.endswith(".index.json"):
+        root, files = path.parent, _named_by(path)
     else:
         root, files = path.parent, (path.name,)
-    return Source(name, files, root.joinpath, origin=path.resolve().name)
+    return Source(name, files, root.joinpath, origin=path.resolve().name, offline=offline)
+
+
+def _named_by(index: Path) -> tuple[str, ...]:
+    """The shards an index names, as far as they are there."""
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, AttributeError):
+        raise CheckpointError(f"{index} is no index of shards") from None
+    return tuple(sorted(name for name in names if (index.parent / name).is_file()))

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unclip.weights.entries import Entry, Held
+from unclip.storage.entries import Entry, Held
 from unclip.weights.formats import read_entries
 
 
@@ -58,6 +58,15 @@ class Tensors(Mapping[str, Tensor]):
     def with_prefix(self, prefix: str) -> "Tensors":
         """All tensors, with ``prefix`` before their names."""
         return self.select(lambda name: prefix + name)
+
+    def shapes_only(self) -> "Tensors":
+        """The same on the meta device: what is computed from them has shapes and no values."""
+        return Tensors(
+            {
+                name: Held(torch.empty(entry.shape, dtype=entry.dtype, device="meta"))
+                for name, entry in self._entries.items()
+            }
+        )
 
     def __or__(self, other: "Tensors") -> "Tensors":
         return Tensors({**self._entries, **other._entries})
