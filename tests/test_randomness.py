@@ -70,3 +70,17 @@ def test_joined_streams_are_those_of_the_parts() -> None:
     joined = Randomness.joined(parts())
     assert joined.batch == 3
     assert torch.equal(joined.normal(4), torch.cat([part.normal(4) for part in parts()]))
+
+
+def test_injected_numbers_of_every_kind() -> None:
+    noise = InjectedNoise(
+        [torch.zeros(6, 3)], [torch.full((2,), 0.5)], [torch.tensor([[7], [9]])], batch=2
+    )
+    assert noise.batch == 2
+    assert noise.uniform().tolist() == [0.5, 0.5]
+    assert noise.integers(10, 1).tolist() == [[7], [9]]
+    # Three candidates are drawn as one batch of three times the rows.
+    joined = Randomness.joined([noise.split(f"candidate {k}") for k in range(3)])
+    assert joined.normal(3).shape == (6, 3)
+    with pytest.raises(StopIteration):
+        noise.normal(3)

@@ -65,7 +65,7 @@ class Randomness:
     def joined(cls, parts: Sequence["Randomness"]) -> "Randomness":
         """The samples of all ``parts``, one part after the other, each on its own stream."""
         first = parts[0]
-        if len(parts) == 1:
+        if all(part is first for part in parts):
             return first
         assert all(part._part == slice(None) for part in parts), "only whole streams can be joined"
         joined = cls([], first.per_stream, first.device)
@@ -100,18 +100,46 @@ class Randomness:
 
 
 class InjectedNoise(Randomness):
-    """Hands out prepared noise in order; how a run is compared with another implementation."""
+    """Hands out prepared numbers in order; how a run is compared with another implementation.
 
-    def __init__(self, normals: Iterable[Float[Tensor, "b ..."]]) -> None:
-        self._normals = iter(normals)
+    Args:
+        normals: what `normal` gives, one call after the other.
+        uniforms: the same for `uniform`.
+        integers: the same for `integers`.
+        batch: rows of each; one sampled with several candidates has that many times the rows.
+    """
+
+    def __init__(
+        self,
+        normals: Iterable[Float[Tensor, "b ..."]] = (),
+        uniforms: Iterable[Float[Tensor, "b ..."]] = (),
+        integers: Iterable[Int[Tensor, "b ..."]] = (),
+        *,
+        batch: int = 1,
+    ) -> None:
+        super().__init__([])
+        self.batch = batch
+        self._normals, self._uniforms, self._integers = map(iter, (normals, uniforms, integers))
 
     def split(self, name: str) -> "InjectedNoise":
-        """The same noise, in order: the other implementation knows no streams."""
+        """The same numbers, in order: the other implementation knows no streams."""
         return self
 
     def normal(self, *shape: int) -> Float[Tensor, "b ..."]:
         """Return the next prepared tensor; its shape after the batch axis must be ``shape``."""
-        noise = next(self._normals)
-        if noise.shape[1:] != shape:
-            raise ValueError(f"injected noise is {tuple(noise.shape[1:])}, {shape} was asked for")
-        return noise
+        return _checked(next(self._normals), shape)
+
+    def uniform(self, *shape: int) -> Float[Tensor, "b ..."]:
+        """Return the next prepared tensor; its shape after the batch axis must be ``shape``."""
+        return _checked(next(self._uniforms), shape)
+
+    def integers(self, high: int, *shape: int) -> Int[Tensor, "b ..."]:
+        """Return the next prepared tensor; its shape after the batch axis must be ``shape``."""
+        del high
+        return _checked(next(self._integers), shape)
+
+
+def _checked(prepared: Tensor, shape: tuple[int, ...]) -> Tensor:
+    if prepared.shape[1:] != shape:
+        raise ValueError(f"injected noise is {tuple(prepared.shape[1:])}, {shape} was asked for")
+    return prepared

@@ -103,6 +103,37 @@ def test_unclip_as_karlo(monkeypatch, target: str, variance: str) -> None:
     assert_same(ours(process, options, x_T, Prepared(prepared)), theirs, 1e-6)
 
 
+@pytest.mark.parametrize("steps", [7, 21, 25, 999])
+@pytest.mark.parametrize("target", ["noise", "x0"])
+@pytest.mark.parametrize("variance", ["fixed_small", "learned_range"])
+def test_unclip_with_their_own_tables_and_step_counts(
+    monkeypatch, target: str, variance: str, steps: int
+) -> None:
+    """Step by step from their x_t, for what is left is rounding alone."""
+    config = {"stride": "multiplied", "tables": "float32"}
+    process = Process(DiffusionConfig(target=target, variance=variance, **config))
+    scheduler = diffusers.UnCLIPScheduler(
+        variance_type={"fixed_small": "fixed_small_log"}.get(variance, variance),
+        prediction_type=THEIR_TARGET[target],
+        clip_sample_range=1.0,
+    )
+    scheduler.set_timesteps(steps)
+    grid = sampling_grid(process, SamplingOptions(steps=steps))
+    assert grid.timesteps.flip(0).tolist() == scheduler.timesteps.tolist()
+    goals = [*scheduler.timesteps[1:].tolist(), None]
+    shown = range(steps) if steps < 30 else [0, 1, 500, 997, 998]
+    for place in shown:
+        t, goal = int(scheduler.timesteps[place]), goals[place]
+        x, noise = noises(2, *SHAPE)
+        inject(monkeypatch, scheduling_unclip, [noise])
+        output = wavy(process.outputs)(x, torch.full((2,), t))
+        theirs = scheduler.step(output, t, x, prev_timestep=goal).prev_sample
+        spacing = (t,) if goal is None else (goal, t)
+        options = SamplingOptions(steps=len(spacing), spacing=spacing, clip="static")
+        mine = ours(process, options, x, Prepared([noise]))[0].sample
+        torch.testing.assert_close(mine, theirs.to(mine), rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
 @pytest.mark.parametrize("clip", ["none", "static", "dynamic"])
 @pytest.mark.parametrize("target", ["noise", "x0", "v"])
@@ -171,6 +202,17 @@ def test_solvers(name: str, steps: int, target: str, schedule: str, guidance: fl
     # predicted, x̂0 starts at 1/alpha = 160 times x, which scales the absolute error.
     scale = max(float(x.abs().max()) for x, _ in theirs)
     assert_same(ours(process, options, x_T, Prepared([])), theirs, 2e-6 * max(scale, 1))
+
+
+def test_float32_tables_part_from_ours_at_the_clean_end() -> None:
+    """As published: up to 1e-3 of x at t = 0, where 1 - alpha_bar cancels, and none in between."""
+    ours, theirs = (
+        Process(DiffusionConfig(tables=kind)).schedule for kind in ("float64", "float32")
+    )
+    assert theirs.alpha_bar.dtype == torch.float32
+    apart = (ours.sigma - theirs.sigma.double()).abs() / ours.sigma
+    assert 1e-4 < float(apart[0]) < 2e-3
+    assert float(apart[200:].max()) < 1e-5
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear"])

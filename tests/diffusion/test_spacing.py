@@ -21,6 +21,28 @@ def test_strided_is_karlos(steps: int) -> None:
     assert list(spacing.strided(1000, steps)) == theirs.timesteps.flip(0).tolist()
 
 
+def test_strided_rounds_as_diffusers_does_or_as_karlos_authors_did() -> None:
+    """Both for every count; they part for 278, of which 7, 25 and 50 are none."""
+    theirs, apart = UnCLIPScheduler(), []
+    for steps in range(2, 1001):
+        theirs.set_timesteps(steps)
+        multiplied = spacing.strided(1000, steps, "multiplied")
+        assert list(multiplied) == theirs.timesteps.flip(0).tolist()
+        if spacing.strided(1000, steps, "accumulated") != multiplied:
+            apart.append(steps)
+    assert len(apart) == 278
+    assert apart[:7] == [21, 23, 31, 35, 39, 43, 45]
+    assert not {7, 25, 50} & set(apart)
+
+
+@pytest.mark.parametrize(
+    ("stride", "visited"), [("exact", 999), ("multiplied", 999), ("accumulated", 0)]
+)
+def test_a_single_step(stride: str, visited: int) -> None:
+    """guided-diffusion takes it at the cleanest level; diffusers divides by zero."""
+    assert spacing.strided(1000, 1, stride) == (visited,)
+
+
 def test_published_integer_strides() -> None:
     # §1.8: 27 steps are 0, 38, … 988; 15 are 0, 67, … 938. §4.2: 64 has none.
     assert spacing.integer_strided(1000, 27) == tuple(range(0, 989, 38))

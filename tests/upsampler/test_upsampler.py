@@ -191,6 +191,39 @@ def test_start_begins_at_the_noised_enlarged_image():
     torch.testing.assert_close(seen[0][:, :3], stage.process.add_noise(enlarge(image, 4), t, noise))
 
 
+@pytest.mark.parametrize("sampler", ["ancestral", "ddim"])
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_second_network_takes_the_last_step_alone(sampler, steps):
+    stage = build(last_step=True)
+    seen = []
+    for name in ("first", "last"):
+        network = getattr(stage.network, name)
+        network.register_forward_pre_hook(
+            lambda _, inputs, name=name: seen.append((name, int(inputs[1][0])))
+        )
+    options = SamplingOptions(sampler=sampler, steps=steps)
+    image = torch.rand(1, 3, 16, 16) * 2 - 1
+    sampled = finish(stage.sample(image, options, Randomness([0]), tile=32))
+    assert sampled.shape == (1, 3, 64, 64)
+    by_step = list(dict.fromkeys(seen))
+    assert [name for name, _ in by_step] == ["first"] * (steps - 1) + ["last"]
+    assert [t for _, t in by_step] == sorted({t for _, t in by_step}, reverse=True)
+
+
+def test_of_two_networks_the_first_is_trained():
+    stage = build(last_step=True)
+    stage(batch_of(shapes(2, 32)), Randomness([0, 1]))["loss"].backward()
+    assert all(p.grad is not None for p in stage.network.first.parameters())
+    assert all(p.grad is None for p in stage.network.last.parameters())
+
+
+def test_float64_images_are_enlarged_in_float64():
+    stage = build().double()
+    image = torch.rand(1, 3, 16, 16, dtype=torch.float64) * 2 - 1
+    noise = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    assert finish(stage.sample(image, DDIM, InjectedNoise([noise]))).dtype == torch.float64
+
+
 def test_images_have_their_own_seeds():
     stage = build().eval()
     low = shapes(3, 8)

@@ -83,9 +83,12 @@ def generate(
             path = output if single else _free_name(output, generated.prompt, generated.seed)
             generated.save(path)
             made.append(generated)
-            facts = {"path": str(path), "prompt": generated.prompt, "seed": generated.seed}
-            line = f"{path}  score {generated.score:.3f}  {generated.prompt}"
-            _report(json_lines, line, {**facts, "score": round(generated.score, 4)})
+            facts: dict[str, Any] = {"path": str(path), "prompt": generated.prompt}
+            facts["seed"] = generated.seed
+            score = generated.score
+            said = "" if score is None else f"score {score:.3f}  "
+            facts["score"] = None if score is None else round(score, 4)
+            _report(json_lines, f"{path}  {said}{generated.prompt}", facts)
     if sheet:
         _save_sheet(sheet, made)
         _report(json_lines, str(sheet), {"sheet": str(sheet)})

@@ -52,9 +52,7 @@ def interpolate_posterior_mse(
     return torch.lerp(posterior_mse[right - 1], posterior_mse[right], part)
 
 
-def analytic_variance(
-    grid: Schedule, posterior_mse: Float64[Tensor, " k"]
-) -> Float64[Tensor, " k"]:
+def analytic_variance(grid: Schedule, posterior_mse: Float64[Tensor, " k"]) -> Float[Tensor, " k"]:
     """σ² = β̃ + (√ᾱ_p β / (1−ᾱ))² M_t, kept within its bounds β̃ and β/(1−β) (§4.4)."""
     variance = grid.posterior_variance + grid.posterior_x0_scale.square() * posterior_mse
     return variance.clamp(

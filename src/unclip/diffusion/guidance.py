@@ -68,6 +68,24 @@ class Guided:
         return torch.cat([guided, conditional[:, mixed:]], dim=1)
 
 
+@dataclass(frozen=True)
+class HandedOver:
+    """A network that hands over to another for a sampler's last step, as Karlo's upsampler."""
+
+    first: Network
+    last: Network
+    cleanest: int
+    """The timestep of the last step."""
+
+    def __call__(self, x_t: Float[Tensor, "b ..."], t: Int[Tensor, " b"]) -> Float[Tensor, "b ..."]:
+        """The network whose turn it is."""
+        return self.at(int(t[0]))(x_t, t)
+
+    def at(self, timestep: int) -> Network:
+        """What to call at ``timestep``."""
+        return self.last if timestep == self.cleanest else self.first
+
+
 def network_at(network: Network, timestep: int) -> Network:
-    """``network``, or for a guided one the pass it makes at ``timestep``."""
-    return network.at(timestep) if isinstance(network, Guided) else network
+    """``network``, or of one that changes with the noise level what it is at ``timestep``."""
+    return network.at(timestep) if isinstance(network, Guided | HandedOver) else network

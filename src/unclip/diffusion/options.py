@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from unclip.config import Config
 
-Spacing = Literal["strided", "integer", "trailing", "log_snr"]
+Spacing = Literal["strided", "integer", "trailing", "leading", "log_snr"]
 Clipping = Literal["none", "static", "dynamic"]
 
 
@@ -34,6 +34,8 @@ class SamplingOptions(Config):
     """Where ``static`` clips, and what ``dynamic`` scales a sample down to."""
     percentile: float = Field(default=0.995, gt=0, le=1)
     """Of a sample's absolute values: where ``dynamic`` clips."""
+    limit: float | None = Field(default=None, gt=0)
+    """Where ``dynamic`` clips at most, whatever the percentile."""
     start: float = Field(default=1.0, gt=0, le=1)
     """Begin at this fraction of T instead of at pure noise."""
     skip: int = Field(default=0, ge=0)
@@ -46,6 +48,8 @@ class SamplingOptions(Config):
             raise ValueError(f"spacing lists {len(self.spacing)} timesteps, steps is {self.steps}")
         if self.skip >= self.steps:
             raise ValueError(f"skip {self.skip} leaves none of {self.steps} steps")
+        if self.limit is not None and self.limit < self.bound:
+            raise ValueError(f"limit {self.limit} is below bound {self.bound}")
         if self.guidance_interval is not None:
             low, high = self.guidance_interval
             if not 0 <= low <= high <= 1:

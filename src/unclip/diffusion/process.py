@@ -14,7 +14,8 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from unclip.config import Config
-from unclip.diffusion.schedule import cosine, linear, zero_terminal_snr
+from unclip.diffusion.schedule import cosine, from_betas, linear, zero_terminal_snr
+from unclip.diffusion.spacing import Stride
 
 Network = Callable[[Tensor, Tensor], Tensor]
 """``(x_t: Float[b ...], t: Int[b]) -> output``: a network with its conditioning bound."""
@@ -26,6 +27,8 @@ class DiffusionConfig(Config):
     steps: int = Field(default=1000, ge=1)
     """T."""
     schedule: Literal["cosine", "linear"] = "cosine"
+    betas: tuple[float, float] | None = None
+    """First and last β of the linear schedule; None for the paper's."""
     target: Literal["noise", "x0", "v"] = "noise"
     variance: Literal["learned_range", "fixed_small", "fixed_large", "analytic"] = "fixed_small"
     """Of an ancestral step: learned between β̃ and β (§4.3), β̃, β, or measured (§4.4)."""
@@ -34,11 +37,20 @@ class DiffusionConfig(Config):
     vlb_weight: float = Field(default=0.001, ge=0)
     """Weight of L_vlb, a sum of T terms, beside the mean squared error (§4.3)."""
     zero_terminal_snr: bool = False
+    stride: Stride = "exact"
+    """How `spacing.strided` rounds; published models were sampled with roundings of their own."""
+    tables: Literal["float64", "float32"] = "float64"
+    """Precision of the noise levels. float32 is for agreement with diffusers, which computes them
+    so: near clean data 1 − alpha_bar then has few digits left."""
 
     @model_validator(mode="after")
     def _check(self) -> "DiffusionConfig":
         if self.zero_terminal_snr and self.target == "noise":
             raise ValueError("zero_terminal_snr needs the target 'x0' or 'v', not 'noise'")
+        if self.betas is not None:
+            first, last = self.betas
+            if self.schedule != "linear" or not 0 < first <= last < 1:
+                raise ValueError("betas are the rising ends, in (0, 1), of a linear schedule")
         return self
 
 
@@ -69,7 +81,13 @@ class Process:
 
     def __init__(self, config: DiffusionConfig) -> None:
         self.config = config
-        schedule = {"cosine": cosine, "linear": linear}[config.schedule](config.steps)
+        schedule = (
+            linear(config.steps, config.betas)
+            if config.schedule == "linear"
+            else cosine(config.steps)
+        )
+        if config.tables == "float32":
+            schedule = from_betas(schedule.beta.float())
         self.schedule = zero_terminal_snr(schedule) if config.zero_terminal_snr else schedule
         self._tables: dict[tuple[str, torch.device, torch.dtype], Tensor] = {}
 

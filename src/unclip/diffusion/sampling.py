@@ -32,32 +32,37 @@ def sampling_grid(process: Process, options: SamplingOptions) -> Schedule:
     if options.steps > total:
         raise OptionError(f"{options.steps} steps of only {total} noise levels; ask for fewer")
     if total < len(table):
-        table = Schedule(table.timesteps[:total], table.alpha_bar[:total])
-    timesteps = _timesteps(table, options)
+        table = table.respace(table.timesteps[:total].tolist())
+    timesteps = _timesteps(table, options, process.config.stride)
     return table.respace(timesteps[: len(timesteps) - options.skip])
 
 
-def _timesteps(table: Schedule, options: SamplingOptions) -> tuple[int, ...]:
+def _timesteps(
+    table: Schedule, options: SamplingOptions, stride: spacing.Stride
+) -> tuple[int, ...]:
     total, steps = len(table), options.steps
     match options.spacing:
         case tuple() as timesteps:
             return timesteps
         case "strided":
-            return spacing.strided(total, steps)
+            return spacing.strided(total, steps, stride)
         case "integer":
             return spacing.require(spacing.integer_strided(total, steps), total, steps)
         case "trailing":
             return spacing.trailing(total, steps)
+        case "leading":
+            return spacing.leading(total, steps)
         case "log_snr":
             return spacing.even_log_snr(table, steps)
     match options.sampler:
         case "ancestral":
-            return spacing.strided(total, steps)
+            return spacing.strided(total, steps, stride)
         case "ddim" if options.start < 1:
             # An integer stride leaves out the noisiest levels, where the caller's x_T is.
             return spacing.trailing(total, steps)
         case "ddim":
-            return spacing.integer_strided(total, steps) or spacing.strided(total, steps)
+            integer = spacing.integer_strided(total, steps)
+            return integer or spacing.strided(total, steps, stride)
         case "dpm++" | "unipc":
             return spacing.even_log_snr(table, steps)
 
@@ -100,7 +105,7 @@ def sample(
         OptionError: when the first step is asked for, if the options do not fit the process.
     """
     grid = sampling_grid(process, options)
-    clipped = clipping(options.clip or clip, options.bound, options.percentile)
+    clipped = clipping(options.clip or clip, options.bound, options.percentile, options.limit)
     denoiser = Denoiser(process, network, grid, known.kept(clipped) if known else clipped)
     x = _working_type(x_T)
     if known is not None:

@@ -1,25 +1,44 @@
 """Which of T timesteps a sampler visits (§1.8, §4.2, §4.5). All return increasing timesteps.
 
-A single step always visits the noisiest level, since that is where sampling begins.
+A single step visits the noisiest level, since that is where sampling begins.
 """
 
 import bisect
 import itertools
 from collections.abc import Sequence
+from typing import Literal
 
 from unclip.diffusion.schedule import Schedule
 from unclip.errors import OptionError
+
+Stride = Literal["exact", "accumulated", "multiplied"]
+"""Rounding of a fractional stride: of exact fractions; of a running sum, as in guided-diffusion
+and Karlo; of multiples of the rounded ratio, as in diffusers."""
 
 LEAST_HALF_LOG_SNR = -5.1
 """λ below which solvers in λ do not start: the cosine schedule ends at −9.9, where they would
 spend steps on levels that cannot be told from pure noise (§4.5)."""
 
 
-def strided(total: int, steps: int) -> tuple[int, ...]:
-    """Fractional stride over 0 … total−1, both ends included: the paper's 250 and 64 steps."""
+def strided(total: int, steps: int, stride: Stride = "exact") -> tuple[int, ...]:
+    """Fractional stride over 0 … total−1, both ends included: the paper's 250 and 64 steps.
+
+    ``stride`` says how the fractions are rounded. It matters for a quarter of the step counts,
+    and for a single step, which ``accumulated`` takes at 0 as guided-diffusion does.
+    """
     if steps == 1:
-        return (total - 1,)
-    return tuple(round(i * (total - 1) / (steps - 1)) for i in range(steps))
+        return (0,) if stride == "accumulated" else (total - 1,)
+    match stride:
+        case "exact":
+            return tuple(round(i * (total - 1) / (steps - 1)) for i in range(steps))
+        case "multiplied":
+            ratio = (total - 1) / (steps - 1)
+            return tuple(round(i * ratio) for i in range(steps))
+        case "accumulated":
+            ratio = (total - 1) / (steps - 1)
+            return tuple(
+                round(place) for place in itertools.accumulate([0.0] + [ratio] * (steps - 1))
+            )
 
 
 def integer_strided(total: int, steps: int) -> tuple[int, ...] | None:
@@ -37,6 +56,11 @@ def integer_strided(total: int, steps: int) -> tuple[int, ...] | None:
 def trailing(total: int, steps: int) -> tuple[int, ...]:
     """Even stride that ends at total−1, for schedules with zero terminal SNR (§4.5)."""
     return tuple(round(total - i * total / steps) - 1 for i in reversed(range(steps)))
+
+
+def leading(total: int, steps: int) -> tuple[int, ...]:
+    """The first ``steps`` multiples of T // steps: diffusers' and so Kandinsky's."""
+    return tuple(range(0, steps * (total // steps), total // steps))
 
 
 def sectioned(total: int, counts: Sequence[int]) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """The one resize filter of the upsamplers, for training and sampling alike (§1.6).
 
-Antialiased bicubic, in float32: the paper names no filter, and what matters is that both
-sides of a checkpoint use the same.
+Antialiased bicubic, in float32 or wider: the paper names no filter, and what matters is that
+both sides of a checkpoint use the same.
 """
 
 from jaxtyping import Float
@@ -27,6 +27,5 @@ def shrink(high: Float[Tensor, "b c H W"], factor: int) -> Float[Tensor, "b c h 
 
 def _bicubic(images: Tensor, height: int, width: int) -> Tensor:
     size = (height, width)
-    return functional.interpolate(
-        images.float(), size, mode="bicubic", antialias=True, align_corners=False
-    )
+    images = images if images.itemsize >= 4 else images.float()
+    return functional.interpolate(images, size, mode="bicubic", antialias=True, align_corners=False)

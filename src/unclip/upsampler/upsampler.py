@@ -4,7 +4,6 @@ Binds a convolutional U-Net, the diffusion process and the low-res conditioning.
 caption and no embedding, and is never guided.
 """
 
-from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -13,10 +12,11 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from unclip.config import Config
+from unclip.diffusion.guidance import HandedOver
 from unclip.diffusion.losses import diffusion_loss
-from unclip.diffusion.process import DiffusionConfig, Process
+from unclip.diffusion.process import DiffusionConfig, Network, Process
 from unclip.diffusion.samplers.repaint import Known
-from unclip.diffusion.sampling import SamplingOptions, first_timestep, sample
+from unclip.diffusion.sampling import SamplingOptions, first_timestep, sample, sampling_grid
 from unclip.errors import DataError
 from unclip.nn.unet import UNet, UNetConfig
 from unclip.randomness import Randomness
@@ -35,6 +35,9 @@ class UpsamplerConfig(Config):
     """Side of the images it draws from those."""
     network: UNetConfig
     """Without any attention; 6 input channels, the noisy image and then the enlarged one."""
+    last_step: bool = False
+    """Whether a second network of this shape takes a sampler's last step, as in Karlo: there it
+    was fine-tuned for fidelity, with perceptual and adversarial losses."""
     diffusion: DiffusionConfig = DiffusionConfig()
     """The paper's second upsampler has the linear schedule."""
     corruption: Corruption = Blur()
@@ -72,6 +75,15 @@ class UpsamplerConfig(Config):
         return self
 
 
+class Pair(nn.Module):
+    """Two U-Nets of one shape: ``last`` takes a sampler's last step, ``first`` all before."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.first = UNet(config)
+        self.last = UNet(config)
+
+
 class Upsampler(nn.Module):
     """Small image → large image, by diffusion."""
 
@@ -81,14 +93,15 @@ class Upsampler(nn.Module):
     def __init__(self, config: UpsamplerConfig) -> None:
         super().__init__()
         self.config = config
-        self.network = UNet(config.network)
+        self.network = Pair(config.network) if config.last_step else UNet(config.network)
         self.process = Process(config.diffusion)
 
     def forward(self, batch: Batch, randomness: Randomness) -> Losses:
         """Diffusion loss of high-res crops given their shrunk, corrupted and enlarged selves.
 
         ``batch.images`` are crops in [-1, 1] whose sides are multiples of the factor. In
-        evaluation mode nothing is corrupted.
+        evaluation mode nothing is corrupted. Of two networks the first is trained; the other has
+        losses of its own.
 
         Raises:
             DataError: the crops cannot be shrunk evenly.
@@ -104,7 +117,7 @@ class Upsampler(nn.Module):
             )
         corruption = self.config.corruption if self.training else NoCorruption()
         low = degrade(high, factor, corruption, randomness.split("corruption"))
-        network = self._conditioned(enlarge(low, factor))
+        network = self._conditioned(self._networks[0], enlarge(low, factor))
         return diffusion_loss(self.process, network, high, randomness)
 
     def sample(
@@ -131,18 +144,23 @@ class Upsampler(nn.Module):
             known: a part of the result that is given, to which the rest is joined.
 
         Returns:
-            Images [b 3 H W] in float32, as the sampler clips them.
+            Images [b 3 H W] in float32 (float64 if ``images`` are), as the sampler clips them.
         """
-        images = images.to(next(self.network.parameters()).device, torch.float32).clamp(-1, 1)
+        images = images.to(next(self.network.parameters()).device).clamp(-1, 1)
         enlarged = enlarge(images, self.config.factor)
         x_T = randomness.normal(*enlarged.shape[1:]).to(enlarged)
         if options.start < 1:
             t = torch.full((len(images),), first_timestep(self.process, options))
             x_T = self.process.add_noise(enlarged, t, x_T)
+        first, last = (
+            torch.no_grad()(self._conditioned(network, enlarged, tile))
+            for network in self._networks
+        )
+        cleanest = int(sampling_grid(self.process, options).timesteps[0])
         return (
             yield from sample(
                 self.process,
-                torch.no_grad()(self._conditioned(enlarged, tile)),
+                HandedOver(first, last, cleanest) if self.config.last_step else first,
                 x_T,
                 options,
                 randomness,
@@ -151,12 +169,18 @@ class Upsampler(nn.Module):
             )
         )
 
+    @property
+    def _networks(self) -> tuple[UNet, UNet]:
+        """For all steps but the last, and for the last."""
+        if isinstance(self.network, Pair):
+            return self.network.first, self.network.last
+        return self.network, self.network
+
     def _conditioned(
-        self, enlarged: Float[Tensor, "b 3 h w"], tile: int | None = None
-    ) -> Callable[[Tensor, Tensor], Tensor]:
-        """Bind the network to the enlarged images: (x_t, t) → output."""
+        self, network: Network, enlarged: Float[Tensor, "b 3 h w"], tile: int | None = None
+    ) -> Network:
+        """Bind a network to the enlarged images: (x_t, t) → output."""
         stride = self.config.network.stride
-        network: Callable[[Tensor, Tensor], Tensor] = self.network
         if tile is not None:
             # A quarter overlaps: half of that is blended, an eighth of a tile dropped each side.
             quarters = max(round(tile / (4 * stride)), 1)
