@@ -1,11 +1,15 @@
 """Which family a source is of. A new family is one module and one line here."""
 
 from unclip.errors import CheckpointError
-from unclip.weights import clip
+from unclip.weights import clip, karlo_authors, karlo_diffusers, refused
 from unclip.weights.family import Family
 from unclip.weights.source import Source
 
-FAMILIES: tuple[Family, ...] = (*clip.FAMILIES,)
+FAMILIES: tuple[Family, ...] = (
+    karlo_authors.FAMILY,
+    karlo_diffusers.FAMILY,
+    *clip.FAMILIES,
+)
 """Asked in this order: whole pipelines before the single networks they contain."""
 
 
@@ -15,7 +19,7 @@ def detect(source: Source) -> Family:
     Raises:
         CheckpointError: it is of none, or of one that cannot be imported.
     """
-    for family in FAMILIES:
+    for family in (*refused.FAMILIES, *FAMILIES):
         if family.recognises(source):
             return family
     known = ", ".join(family.name for family in FAMILIES)
