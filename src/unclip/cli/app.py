@@ -3,9 +3,13 @@
 from cyclopts import App, Parameter
 
 from unclip import __version__
+from unclip.cli.classify import attack, classify
+from unclip.cli.evaluate import evaluate
 from unclip.cli.generate import generate
 from unclip.cli.import_weights import import_weights
 from unclip.cli.info import info
+from unclip.cli.merge import merge
+from unclip.cli.probe import neighbours, probe
 from unclip.cli.train import train
 
 app = App(
@@ -17,5 +21,11 @@ app = App(
 )
 app.command(generate)
 app.command(train)
+app.command(merge)
 app.command(info)
 app.command(import_weights, name="import")
+app.command(evaluate)
+app.command(classify)
+app.command(attack)
+app.command(probe)
+app.command(neighbours)
