@@ -174,7 +174,7 @@ class DiffusionPrior(nn.Module):
 
         @torch.no_grad()
         def conditional(x_t: Tensor, t: Tensor) -> Tensor:
-            return self.network(x_t, t, text, present).float()
+            return self.network(x_t, t, text, present)
 
         if guidance == 1.0:
             return conditional
@@ -183,7 +183,7 @@ class DiffusionPrior(nn.Module):
 
         @torch.no_grad()
         def joint(x_t: Tensor, t: Tensor) -> Tensor:
-            return self.network(x_t, t, twice, half_dropped).float()
+            return self.network(x_t, t, twice, half_dropped)
 
         total = self.process.config.steps
         return guided(conditional, joint, guidance, interval, total=total)
