@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from unclip.checkpoint import WEIGHTS, Card, Index, load_stage, read_index, save_stage, write_index
+from unclip.clip.clip import Clip
 from unclip.errors import CheckpointError
 from unclip.presets import preset
 
@@ -38,7 +39,10 @@ def ship(trained: Path, shipped: Path, sizes: str) -> None:
     folders = [index.clip, index.prior, index.decoder, *index.upsamplers.values()]
     total = 0
     for folder in folders:
-        save_stage(load_stage(trained / folder), shipped / folder, dtype=torch.bfloat16)
+        stage = load_stage(trained / folder)
+        if isinstance(stage, Clip):
+            stage.drop_thumbnail()
+        save_stage(stage, shipped / folder, dtype=torch.bfloat16)
         size = (shipped / folder / WEIGHTS).stat().st_size
         logging.info("%-16s %5.1f MB", folder, size / 1e6)
         total += size

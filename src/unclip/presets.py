@@ -12,7 +12,9 @@ from unclip.clip.architectures import architecture
 from unclip.clip.clip import ClipConfig
 from unclip.clip.text import TextConfig
 from unclip.clip.vision import ViTConfig
+from unclip.decoder.conditioning import ClipStatesConfig, ImageEmbeddingConfig
 from unclip.decoder.decoder import DecoderConfig
+from unclip.decoder.layout import LayoutConfig
 from unclip.decoder.network import DecoderNetworkConfig
 from unclip.diffusion.process import DiffusionConfig
 from unclip.diffusion.sampling import SamplingOptions
@@ -73,19 +75,32 @@ def _prior(
 
 def _decoder(
     unet: UNetConfig,
-    text: TransformerConfig,
+    text: TransformerConfig | None,
     *,
     size: int = 64,
     diffusion: DiffusionConfig | None = None,
     text_drop: float = 0.5,
+    layout: LayoutConfig | None = None,
 ) -> Callable[[ClipConfig], DecoderConfig]:
+    """``text`` is the caption encoder; without one the decoder reads CLIP's text states."""
+
     def build(clip: ClipConfig) -> DecoderConfig:
-        encoder = CaptionEncoderConfig(
-            vocabulary=clip.text_tower().vocabulary, context=clip.caption_context, transformer=text
+        tower = clip.text_tower()
+        words = (
+            ClipStatesConfig(states=tower.width)
+            if text is None
+            else CaptionEncoderConfig(
+                vocabulary=tower.vocabulary, context=clip.caption_context, transformer=text
+            )
         )
         return DecoderConfig(
             size=size,
-            network=DecoderNetworkConfig(unet=unet, embedding=clip.embedding, text=encoder),
+            network=DecoderNetworkConfig(
+                unet=unet,
+                embedding=clip.embedding,
+                image=ImageEmbeddingConfig(layout=layout),
+                text=words,
+            ),
             diffusion=diffusion or DiffusionConfig(variance="learned_range"),
             text_drop=text_drop,
         )
@@ -188,7 +203,7 @@ def _emoji(unet: UNetConfig, training: Mapping[str, TrainingConfig]) -> Preset:
             text=TextConfig(context=32, width=192, depth=3, heads=3, vocabulary=3072),
             embedding=256,
             caption_context=48,
-            loss="sigmoid",
+            thumbnail=16,
             planned_batch=training["clip"].batch,
             mean=(0.5, 0.5, 0.5),
             std=(0.5, 0.5, 0.5),
@@ -196,9 +211,10 @@ def _emoji(unet: UNetConfig, training: Mapping[str, TrainingConfig]) -> Preset:
         prior=_prior(192, 5, 3, _X0),
         decoder=_decoder(
             unet,
-            TransformerConfig(width=192, depth=2, heads=3),
+            None,
             diffusion=_X0,
             text_drop=0.15,
+            layout=LayoutConfig(),
         ),
         upsamplers={
             256: _upsampler(64, _small_unet(64, (1, 1), 1, 4, None), _X0_WEIGHTED, Blur(), 64, 4),
@@ -224,6 +240,7 @@ def _emoji_training(steps: int, batch: int, lr: float, warmup: int) -> TrainingC
         batch=batch,
         lr=lr,
         warmup=warmup,
+        optimizer="muon",
         betas=(0.9, 0.99),
         weight_decay=0.05,
         schedule="cosine",
@@ -234,16 +251,16 @@ def _emoji_training(steps: int, batch: int, lr: float, warmup: int) -> TrainingC
 
 
 EMOJI = _emoji(
-    _small_unet(64, (1, 2), 2, 4, context=192),
+    _small_unet(96, (1, 1), 2, 4, context=192),
     {
-        "clip": _emoji_training(2000, 256, 1e-3, 100),
-        "prior": _emoji_training(1500, 256, 1e-3, 100),
-        "decoder": _emoji_training(14_000, 64, 1e-3, 200),
+        "clip": _emoji_training(1500, 512, 1.5e-3, 100),
+        "prior": _emoji_training(1200, 256, 1.5e-3, 100),
+        "decoder": _emoji_training(4500, 64, 1.5e-3, 200),
         "upsampler-256": _emoji_training(2000, 32, 1e-3, 50),
         "upsampler-1024": _emoji_training(800, 16, 1e-3, 30),
     },
 )
-"""For two CPU cores: about three hours in all, more than two of them for the decoder."""
+"""For two CPU cores: about two hours in all, one of them for the decoder."""
 
 EMOJI_GPU = _emoji(
     _small_unet(64, (1, 2, 2), 2, 2, context=192),

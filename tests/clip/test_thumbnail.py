@@ -57,5 +57,15 @@ def test_clip_trains_its_image_tower_by_both_losses():
     assert losses["loss"].item() == pytest.approx(total.item(), rel=1e-6)
     losses["loss"].backward()
     assert clip.network.thumbnail.layers[0].weight.grad.abs().sum() > 0
+
+
+def test_a_clip_without_its_head_is_one_that_never_had_it():
+    tiny = preset("tiny").clip
+    clip = Clip.from_config(tiny.model_copy(update={"thumbnail": 4}))
+    assert [name for name in clip.state_dict() if "thumbnail" in name]
+    clip.drop_thumbnail()
     plain = Clip.from_config(tiny)
-    assert not [name for name in plain.state_dict() if "thumbnail" in name]
+    assert clip.config == plain.config
+    plain.load_state_dict(clip.state_dict())
+    images = torch.rand(2, 3, 32, 32) * 2 - 1
+    assert torch.equal(clip.encode_image(images), plain.encode_image(images))

@@ -198,6 +198,11 @@ class Clip(nn.Module):
         """Keep the logit scale at 100 or less (§5.2)."""
         self.network.logit_scale.clamp_(max=MAX_LOG_SCALE)
 
+    def drop_thumbnail(self) -> None:
+        """Forget the head that redraws pictures: of no use after training."""
+        self.network.thumbnail = None
+        self.config = self.config.model_copy(update={"thumbnail": None})
+
     def after_step(self) -> None:
         """What the trainer calls after each optimiser step."""
         self.clamp_logit_scale()
