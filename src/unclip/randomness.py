@@ -111,9 +111,9 @@ class InjectedNoise(Randomness):
 
     def __init__(
         self,
-        normals: Iterable[Float[Tensor, "b ..."]] = (),
-        uniforms: Iterable[Float[Tensor, "b ..."]] = (),
-        integers: Iterable[Int[Tensor, "b ..."]] = (),
+        normals: Iterable[Float[Tensor, "..."]] = (),
+        uniforms: Iterable[Float[Tensor, "..."]] = (),
+        integers: Iterable[Int[Tensor, "..."]] = (),
         *,
         batch: int = 1,
     ) -> None:
