@@ -87,7 +87,7 @@ def train_stage(
         config,
         clip=clip,
         # Scenes come in the right size; only upsamplers cut crops.
-        transform=None if kind == "upsampler" else SquareResize(size=source.size),
+        transform="auto" if kind == "upsampler" else SquareResize(size=source.size),
         defaults=sizes.defaults,
         workers=arguments.workers,
         max_minutes=minutes,

@@ -75,12 +75,20 @@ def identify(
     """
     found: dict[str, dict[str, bytes]] = {tower: {} for tower in TOWERS}
     for key, tensor in tensors:
-        counts = tensor.is_floating_point() and tensor.ndim >= 2
         for tower in TOWERS:
-            if counts and key.startswith(f"network.{tower}."):
+            if _counts(tensor) and key.startswith(f"network.{tower}."):
                 found[tower][key] = _signs(key, tensor)
     fingerprints = {tower: _joined(parts) for tower, parts in found.items() if parts}
     return ClipIdentity(name=name, normalised=normalised, **fingerprints)
+
+
+def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """Twelve hexadecimal digits that tell weights apart as `identify` does, of any module."""
+    return _joined({key: _signs(key, tensor) for key, tensor in tensors if _counts(tensor)})
+
+
+def _counts(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.ndim >= 2
 
 
 def _signs(key: str, tensor: Tensor) -> bytes:

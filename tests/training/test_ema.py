@@ -33,3 +33,28 @@ def test_average_moves_towards_the_weights_and_copies_buffers():
     assert torch.equal(ema.stage.mean, torch.full((3,), 3.0))
     assert not ema.stage.training
     assert not any(parameter.requires_grad for parameter in ema.stage.parameters())
+
+
+def test_without_averaging_no_tensor_is_copied():
+    stage = new_stage()
+    ema = Ema(stage, averaging=False)
+    pairs = zip(ema.stage.parameters(), stage.parameters(), strict=True)
+    assert all(mine is theirs for mine, theirs in pairs)
+    assert ema.stage.mean is stage.mean
+    assert stage.training
+    assert not ema.stage.training
+    assert all(parameter.requires_grad for parameter in stage.parameters())
+    ema.update(stage, decay=0.5)
+
+
+def test_frozen_weights_are_shared_and_the_others_averaged():
+    stage = new_stage()
+    stage.network[0].requires_grad_(False)
+    ema = Ema(stage)
+    assert ema.stage.network[0].weight is stage.network[0].weight
+    before = stage.gain.detach().clone()
+    with torch.no_grad():
+        stage.gain.add_(1.0)
+        stage.network[0].weight.add_(1.0)
+    ema.update(stage, decay=0.75)
+    torch.testing.assert_close(ema.stage.gain.detach(), before + 0.25)

@@ -112,3 +112,32 @@ def test_state_of_another_network_is_refused():
         restore_optimizer(stage, optimizer, {"exp_avg/network.9.weight": torch.zeros(1)})
     with pytest.raises(CheckpointError, match=r"gain has shape \(2,\), the stage's \(\)"):
         restore_optimizer(stage, optimizer, {"exp_avg/gain": torch.zeros(2)})
+
+
+def test_adafactor_keeps_rows_and_columns_and_restores_bit_for_bit():
+    def fresh():
+        stage = new_stage().eval()
+        return stage, build_optimizer(stage, fake_config(optimizer="adafactor", lr=1e-2))
+
+    straight, optimizer = fresh()
+    _train(straight, optimizer, range(6))
+    first, optimizer = fresh()
+    _train(first, optimizer, range(3))
+    tensors = {name: value.clone() for name, value in optimizer_tensors(first, optimizer).items()}
+    kept = sum(value.numel() for value in tensors.values())
+    assert kept < 0.9 * sum(parameter.numel() for parameter in first.parameters())
+    second, optimizer = fresh()
+    second.load_state_dict(first.state_dict())
+    restore_optimizer(second, optimizer, tensors)
+    _train(second, optimizer, range(3, 6))
+    for mine, theirs in zip(second.parameters(), straight.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_the_state_of_another_optimiser_is_refused():
+    stage = new_stage()
+    adam = build_optimizer(stage, fake_config())
+    _train(stage, adam, [0])
+    other = build_optimizer(stage, fake_config(optimizer="adafactor"))
+    with pytest.raises(CheckpointError, match=r"exp_avg, which Adafactor does not keep"):
+        restore_optimizer(stage, other, optimizer_tensors(stage, adam))

@@ -8,13 +8,16 @@ import torch
 
 from unclip.checkpoint import INDEX, Card, Index, read_index, write_index
 from unclip.clip.clip import Clip
+from unclip.data.embeddings import EmbeddedSource
+from unclip.data.folder import FolderSource
+from unclip.data.shards import StreamedShards
 from unclip.data.transforms import RandomCropMultiple, SquareResize
-from unclip.errors import CheckpointError
+from unclip.errors import CheckpointError, DataError
 from unclip.options import GenerateOptions
 from unclip.presets import preset
 from unclip.randomness import Randomness
 from unclip.runtime import Runtime
-from unclip.training import session
+from unclip.training import preview, session
 from unclip.training.conditioner import FrozenClip
 from unclip.types import Batch
 from unclip.upsampler.upsampler import Upsampler
@@ -87,3 +90,36 @@ def test_every_process_has_a_gpu_of_its_own(
     if rank is not None:
         monkeypatch.setenv("LOCAL_RANK", rank)
     assert session._own(None).device == torch.device(expected)
+
+
+def test_kept_embeddings_need_no_images_or_those_of_the_decoders_size(tiny_stages: dict) -> None:
+    clip = Clip.from_config(preset("tiny").clip.updated({"image": {"size": 128}}))
+    kept = EmbeddedSource.__new__(EmbeddedSource)
+    assert session.transform_for(tiny_stages["prior"], clip, kept) is None
+    assert session.transform_for(tiny_stages["decoder"], clip, kept) == SquareResize(size=64)
+
+
+def test_several_processes_do_not_compute_embeddings(
+    tiny_stages: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(DataError, match="compute them first"):
+        session.embedded(FolderSource(tmp_path / "data"), tmp_path / "z", tiny_stages["clip"])
+    with pytest.raises(DataError, match="not a stream"):
+        session.embedded(StreamedShards(["http://x/0.tar"]), tmp_path, tiny_stages["clip"])
+
+
+def test_previews_take_few_steps(tiny_stages: dict) -> None:
+    options = GenerateOptions.model_validate(
+        {
+            "decoder": {"steps": 250, "guidance": 3.0},
+            "upsampler": {"256": {"steps": 3, "spacing": (10, 20, 30)}},
+        }
+    )
+    how = preview._how(tiny_stages["decoder"], options, 50)
+    assert (how.steps, how.guidance) == (50, 3.0)
+    upsampler = tiny_stages["upsampler-256"]
+    assert preview._how(upsampler, options, 50) == options.upsampler["256"]
+    assert preview._how(upsampler, options, 2).spacing is None
+    assert preview._how(upsampler, GenerateOptions(), 5).steps == 5

@@ -240,3 +240,19 @@ def test_unfit_requests_are_named(tmp_path):
         run_training(tmp_path, gradient_checkpointing=True)
     with pytest.raises(OptionError, match="tracker 'nothing'"):
         run_training(tmp_path, options={"tracker": "nothing"})
+
+
+def test_a_preview_that_cannot_be_written_does_not_end_the_training(tmp_path, capsys):
+    (tmp_path / "previews").write_text("in the way")
+    options = {"preview": lambda stage: Image.new("RGB", (4, 4))}
+    _, report = run_training(tmp_path, options=options, preview_every=5)
+    assert report.ending == "done"
+    assert "no preview" in capsys.readouterr().err
+
+
+def test_one_process_instead_of_several_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with pytest.warns(UserWarning, match="use torchrun --nproc-per-node 2"):
+        run_training(tmp_path)

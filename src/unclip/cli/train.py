@@ -3,7 +3,7 @@
 import logging
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from unclip.clip.clip import Clip
     from unclip.data.source import Source, StreamSource
     from unclip.presets import Preset
+    from unclip.training.config import TrainingConfig
 
 StageName = Literal["clip", "prior", "decoder", "upsampler"]
 TOKENIZER_CAPTIONS = 200_000
@@ -26,8 +27,10 @@ def train(
     output: Annotated[Path, Parameter(alias="-o")] = Path("model"),
     preset: str = "emoji",
     assignments: Annotated[list[str] | None, Parameter(name="--set")] = None,
-    clip: Path | None = None,
-    start: Annotated[Path | None, Parameter(name="--from")] = None,
+    clip: str | None = None,
+    start: Annotated[str | None, Parameter(name="--from")] = None,
+    lora: int | None = None,
+    embeddings: Path | None = None,
     to: int = 256,
     caption_column: str | None = None,
     workers: int = 0,
@@ -45,17 +48,23 @@ def train(
 
         unclip train clip photos -o mine
         unclip train decoder photos -o mine --set training.steps=20000
+        unclip train prior photos -o mine --embeddings photos-embedded
+        unclip train decoder photos -o tuned --clip mine --from mine --lora 16
         torchrun --nproc-per-node 2 -m unclip train prior photos -o mine
 
     Args:
         stage: Which stage.
-        data: A folder of images with .txt captions, one with metadata.jsonl or .csv, or tar shards.
+        data: A folder of images with .txt captions, one with metadata.jsonl or .csv, or tar
+            shards; for the prior also a folder of clip-retrieval's embeddings.
         output: The model folder; the stage is written there, its state to OUTPUT/training.
         preset: Sizes and recipe: tiny, emoji, emoji-gpu or paper.
         assignments: Change a field of the stage's config (network.unet.channels=64), or of its
             training (training.lr=1e-4). Repeat for more.
-        clip: The CLIP that prior and decoder are trained on, OUTPUT/clip unless given.
-        start: A stage folder to fine-tune from, instead of random weights.
+        clip: The CLIP that prior and decoder are trained on, OUTPUT/clip unless given: a stage
+            folder, or a model, by its folder or name.
+        start: What to fine-tune, instead of random weights: a stage folder or a model.
+        lora: Fine-tune by an adapter of this rank instead of all weights; with --from.
+        embeddings: A folder of the data's CLIP image embeddings; what is missing is computed.
         to: Size the upsampler draws: 256 or 1024.
         caption_column: Name of the captions' column in metadata files.
         workers: Processes that prepare batches.
@@ -66,23 +75,30 @@ def train(
     """
     from unclip.data.open_data import open_data
     from unclip.presets import preset as named
-    from unclip.training.session import frozen, train_into
+    from unclip.training.session import embedded, frozen, train_into
 
+    _check(stage, start, lora, embeddings)
     speaks = _speaks()
     sizes = named(preset)
     recipe, changes = _training(sizes, stage, to, _assignments(assignments or ()))
     source = open_data(data, with_captions=stage != "upsampler", caption_column=caption_column)
-    encoder = frozen(clip or output / "clip", device) if stage in ("prior", "decoder") else None
-    if start is not None:
-        network = _fine_tuned(start, stage, encoder, changes)
+    encoder = None
+    if stage in ("prior", "decoder"):
+        encoder = frozen(_stage_folder(clip, "clip") if clip else output / "clip", device)
+    if embeddings is not None and encoder is not None:
+        source = embedded(source, embeddings, encoder, _tell if speaks else _silence)
+    base = _base(start, stage, to) if start is not None else None
+    if base is not None:
+        network = _fine_tuned(base, stage, encoder, changes, lora)
     else:
-        network = _build(stage, output, sizes, source, encoder, to, changes, recipe.seed)
+        network = _build(stage, output, sizes, source, encoder, to, changes, recipe)
     report = train_into(
         output,
         network,
         source,
         recipe,
         clip=encoder,
+        base=base,
         defaults=sizes.defaults,
         workers=workers,
         tracker=tracker,
@@ -92,6 +108,54 @@ def train(
     )
     if speaks:
         print(f"{stage}: {report.ending} after {report.step} steps, {report.images} images")
+
+
+def _check(stage: StageName, start: str | None, lora: int | None, embeddings: Path | None) -> None:
+    from unclip.errors import OptionError
+
+    if lora is not None and start is None:
+        raise OptionError("--lora changes a trained stage a little; say which with --from")
+    if embeddings is not None and stage not in ("prior", "decoder"):
+        raise OptionError(f"--embeddings: no {stage} reads image embeddings; leave it out")
+
+
+def _stage_folder(name: str, stage: str) -> Path:
+    """The folder of a stage, given as such or as the model it is part of."""
+    from unclip.checkpoint import CONFIG, read_index
+    from unclip.errors import CheckpointError
+    from unclip.loading import find
+
+    if (Path(name) / CONFIG).is_file():
+        return Path(name)
+    model = find(name)
+    if (model / CONFIG).is_file():
+        return model
+    index = read_index(model)
+    folders: dict[str, str | None] = {
+        "clip": index.clip,
+        "prior": index.prior,
+        "decoder": index.decoder,
+    }
+    folders |= {f"upsampler-{size}": folder for size, folder in index.upsamplers.items()}
+    if (folder := folders.get(stage)) is None:
+        raise CheckpointError(f"the model {name} has no {stage}")
+    return model / folder
+
+
+def _base(start: str, stage: StageName, to: int) -> Callable[[], Any]:
+    """Loads the stage to fine-tune."""
+    from unclip.checkpoint import load_stage
+
+    folder = _stage_folder(start, f"upsampler-{to}" if stage == "upsampler" else stage)
+    return lambda: load_stage(folder)
+
+
+def _tell(done: int, total: int) -> None:
+    logging.getLogger(__name__).info("embedded %d of %d images", done, total)
+
+
+def _silence(done: int, total: int) -> None:
+    pass
 
 
 def _speaks() -> bool:
@@ -132,22 +196,28 @@ def _training(
 
 
 def _fine_tuned(
-    folder: Path, stage: StageName, clip: "Clip | None", changes: dict[str, str]
+    base: Callable[[], Any],
+    stage: StageName,
+    clip: "Clip | None",
+    changes: dict[str, str],
+    lora: int | None,
 ) -> Any:
     """A trained stage to go on from, which fits what is asked for."""
-    from unclip.checkpoint import load_stage
     from unclip.errors import CheckpointError, OptionError
+    from unclip.training.lora import add_adapter
 
     if changes:
         raise OptionError(f"--set {next(iter(changes))}: with --from the config is given")
-    network = load_stage(folder)
+    network = base()
     if network.name != stage:
-        raise CheckpointError(f"--from {folder} holds a {network.name}, not a {stage}")
+        raise CheckpointError(f"--from holds a {network.name}, not a {stage}")
     if clip is not None and network.config.network.embedding != clip.config.embedding:
         raise CheckpointError(
-            f"--from {folder} takes embeddings of size {network.config.network.embedding}, "
+            f"--from takes embeddings of size {network.config.network.embedding}, "
             f"the CLIP makes {clip.config.embedding}; name the one it was trained on with --clip"
         )
+    if lora is not None:
+        add_adapter(network, lora)
     return network
 
 
@@ -159,7 +229,7 @@ def _build(
     clip: "Clip | None",
     to: int,
     changes: dict[str, str],
-    seed: int,
+    recipe: "TrainingConfig",
 ) -> Any:
     """A stage with its first, random weights."""
     import torch
@@ -170,10 +240,10 @@ def _build(
     from unclip.training.session import tokenizer_for
     from unclip.upsampler.upsampler import Upsampler
 
-    torch.manual_seed(seed)
+    torch.manual_seed(recipe.seed)
     if stage == "clip":
-        config = sizes.clip.override(changes)
-        words = tokenizer_for(output, lambda: _captions(source), config.text.vocabulary)
+        config = sizes.clip.updated({"planned_batch": recipe.batch}).override(changes)
+        words = tokenizer_for(output, lambda: _captions(source), config.text_tower().vocabulary)
         return Clip(config, words)
     if stage == "upsampler":
         return Upsampler(sizes.upsamplers[to].override(changes))

@@ -1,10 +1,9 @@
 """CLIP image embeddings of a dataset, computed once and kept in a folder.
 
-The prior then trains without decoding a single image (§1.4). Embeddings made elsewhere
-(clip-retrieval's npy and parquet) are not read yet.
+The prior then trains without decoding a single image (§1.4). Those made by clip-retrieval are the
+affair of `unclip.data.retrieval`.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Generator
@@ -20,22 +19,25 @@ from jaxtyping import Float
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from unclip.config import Config
 from unclip.data.report import Report
 from unclip.data.source import BadSample, Sample, Source
 from unclip.data.transforms import SquareResize
 from unclip.errors import DataError
+from unclip.identity import ClipIdentity
 
 _CARD = "embeddings.json"
 
 
 @runtime_checkable
 class ImageEncoder(Protocol):
-    """The side of a CLIP that is needed here: a module with weights and `encode_image`."""
+    """The side of a CLIP that is needed here."""
 
-    network: nn.Module
+    def identity(self) -> ClipIdentity:
+        """Tell which CLIP it is, by its weights."""
+        ...
 
     def encode_image(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """Embed images in [-1, 1]."""
@@ -46,21 +48,12 @@ class _Card(Config):
     """What a folder of embeddings was made from."""
 
     format: Literal[1] = 1
-    clip: str
+    clip: ClipIdentity
+    """Its image tower; the other changes no image embedding."""
     preprocessing: str
     samples: int
     rows: int
     dtype: Literal["float16", "float32"]
-
-
-def fingerprint(clip: ImageEncoder) -> str:
-    """Hash CLIP's weights, rounded to bfloat16, so that the dtype it runs in does not matter."""
-    digest = hashlib.blake2b(digest_size=12)
-    for name, tensor in sorted(clip.network.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)}".encode())
-        rounded = tensor.detach().to("cpu", torch.bfloat16).contiguous()
-        digest.update(rounded.reshape(-1).view(torch.int16).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def compute_embeddings(
@@ -97,7 +90,7 @@ def compute_embeddings(
     """
     folder = Path(folder)
     card = _Card(
-        clip=fingerprint(clip),
+        clip=_image_side(clip),
         preprocessing=transform.model_dump_json(),
         samples=len(source),
         rows=rows,
@@ -148,7 +141,7 @@ class EmbeddedSource:
         self.folder = Path(folder)
         self._card = _read_card(self.folder)
         wanted = {
-            "clip": fingerprint(clip),
+            "clip": _image_side(clip),
             "preprocessing": transform.model_dump_json(),
             "samples": len(source),
         }
@@ -247,19 +240,26 @@ def _opened(path: Path) -> tuple[Any, list[str]]:
 
 def _check(folder: Path, found: _Card, wanted: _Card) -> None:
     """Compare cards; a difference is an error that names both sides."""
-    for field, said in (("clip", "CLIP"), ("preprocessing", "preprocessing")):
-        old, new = getattr(found, field), getattr(wanted, field)
-        if old != new:
-            raise DataError(
-                f"{folder}: these embeddings are of {said} {old}, not of {new}; "
-                "delete the folder or choose another"
-            )
-    if found != wanted:
+    if conflict := found.clip.conflict(wanted.clip):
+        raise DataError(
+            f"{folder}: these embeddings are of another CLIP ({conflict}); "
+            "delete the folder or choose another"
+        )
+    if found.preprocessing != wanted.preprocessing:
+        raise DataError(
+            f"{folder}: these embeddings are of preprocessing {found.preprocessing}, not of "
+            f"{wanted.preprocessing}; delete the folder or choose another"
+        )
+    if found.model_copy(update={"clip": wanted.clip}) != wanted:
         raise DataError(
             f"{folder}: holds {found.samples} embeddings in {found.dtype}, {found.rows} a file; "
             f"asked for are {wanted.samples} in {wanted.dtype}, {wanted.rows} a file; "
             "delete the folder or choose another"
         )
+
+
+def _image_side(clip: ImageEncoder) -> ClipIdentity:
+    return clip.identity().model_copy(update={"text": None})
 
 
 def _read_card(folder: Path) -> _Card:

@@ -8,6 +8,7 @@ from braceexpand import braceexpand
 from unclip import images
 from unclip.data.folder import FolderSource
 from unclip.data.metadata import MetadataSource
+from unclip.data.retrieval import RetrievalSource, is_retrieval
 from unclip.data.shards import ShardSource, StreamedShards
 from unclip.data.source import Source, StreamSource
 from unclip.errors import DataError
@@ -25,7 +26,8 @@ def open_data(
     Args:
         location: a folder of images with ``.txt`` files, a folder with ``metadata.jsonl`` or
             ``metadata.csv``, such a file itself, a folder of tar shards, or shards by pattern:
-            ``data/{00000..00099}.tar``, ``data/*.tar``, ``https://host/{000..099}.tar``.
+            ``data/{00000..00099}.tar``, ``data/*.tar``, ``https://host/{000..099}.tar``. Also a
+            folder of embeddings and captions as clip-retrieval writes it, which has no images.
         with_captions: False if only the images are wanted.
         caption_column: the captions' column in metadata files.
 
@@ -72,6 +74,10 @@ def _matching(pattern: str) -> list[Path]:
 
 
 def _open_folder(path: Path, with_captions: bool, caption_column: str | None) -> Source:
+    if is_retrieval(path):
+        if not with_captions:
+            raise DataError(f"{path}: holds embeddings, no images")
+        return RetrievalSource(path, caption_column)
     listed = [path / f"metadata{ending}" for ending in (".jsonl", ".csv")]
     metadata = [file for file in listed if file.is_file()]
     shards = sorted(path.glob("*.tar"))

@@ -172,7 +172,7 @@ class Transformer(nn.Module):
             memories: one a block, whose keys come before those of the input.
         """
         for block, memory in zip(self.blocks, memories or repeat(None), strict=False):
-            if self.gradient_checkpointing and self.training:
+            if self.gradient_checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, x, mask, memory, use_reentrant=False)
             else:
                 x = block(x, mask, memory)

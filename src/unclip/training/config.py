@@ -18,7 +18,12 @@ class TrainingConfig(Config):
     """Parts a process computes its share of the batch in; less memory, same gradient, except for
     CLIP, which contrasts the samples of one part only."""
     lr: float = Field(gt=0)
+    optimizer: Literal["adamw", "muon", "adafactor"] = "adamw"
+    """``muon`` makes the updates of matrices orthogonal: fewer steps for small networks trained
+    from scratch, at AdamW's learning rate. ``adafactor`` keeps a few numbers per row and column
+    instead of two per weight; its rate is relative to a weight's size: 1e-3 to fine-tune."""
     betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's, as is ``eps``; with Muon, those of what is no matrix."""
     eps: float = 1e-8
     weight_decay: float = Field(default=0.0, ge=0)
     """Decoupled; of the weights of linear layers and convolutions only."""
@@ -30,17 +35,21 @@ class TrainingConfig(Config):
     clip_norm: float = Field(default=1.0, ge=0)
     """Largest norm of the gradient; 0 leaves it alone."""
     ema_half_life: float | None = Field(default=None, ge=0)
-    """Images; by default 5 % of those of the whole training. 0: no averaging."""
+    """Images; by default 5 % of those of the whole training. 0: no averaging, and no memory for
+    it."""
     ema_ramp: float = Field(default=0.05, gt=0)
     """The half-life is at most this share of the images seen so far."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """Of the computation; weights and optimiser are float32."""
+    """Of the computation, and of frozen matrices; what is trained, and its optimiser, is
+    float32."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, a third more time."""
     seed: int = 0
     log_every: int = Field(default=50, gt=0)
     save_every: int = Field(default=1000, gt=0)
     preview_every: int = Field(default=1000, gt=0)
+    preview_steps: int = Field(default=50, gt=0)
+    """Sampling steps of previews at most: while the first process draws, the others wait."""
     keep: int = Field(default=1, gt=0)
     """States to keep; older ones are deleted."""
 

@@ -25,6 +25,7 @@ from unclip.runtime import Runtime, place
 from unclip.training.config import TrainingConfig
 from unclip.training.ema import Ema, ema_decay
 from unclip.training.log import LogFile, Mean, Pace, open_display
+from unclip.training.lora import base_of, save_adapter
 from unclip.training.objectives import Objective
 from unclip.training.optimizer import (
     build_optimizer,
@@ -37,11 +38,13 @@ from unclip.training.state import (
     OPTIMIZER,
     RAW,
     Progress,
+    chosen_tensors,
     prune_states,
     read_progress,
     read_tensors,
     restore_module,
     save_state,
+    trained_names,
 )
 from unclip.training.watch import Ending, FiniteWatch, Stop
 from unclip.types import Batch, TextFeatures
@@ -72,7 +75,7 @@ class TrainingReport:
     losses: dict[str, float]
     """As last logged."""
     folder: Path
-    """The usable checkpoint, with averaged weights."""
+    """The usable checkpoint, with averaged weights; of a stage with an adapter, the adapter."""
 
 
 class Training:
@@ -95,10 +98,11 @@ class Training:
         self.conditioner, self.objective, self.preview = conditioner, objective, preview
         self.name = str(stage.name)
         main = accelerator.is_main_process
+        self.trained = trained_names(stage)
         if state:
-            restore_module(stage, state / RAW)
+            restore_module(stage, state / RAW, self.trained)
         stage.train()
-        self.ema = Ema(stage) if main else None
+        self.ema = Ema(stage, averaging=config.half_life > 0) if main else None
         self.optimizer = build_optimizer(stage, config)
         self.progress = self._restore(state) if state else Progress()
         if runtime.compile:
@@ -120,9 +124,9 @@ class Training:
     def _restore(self, state: Path) -> Progress:
         """Put back what the stage itself does not hold."""
         progress = read_progress(state)
-        if self.ema:
-            averaged = state / EMA
-            restore_module(self.ema.stage, averaged if averaged.exists() else state / RAW)
+        if self.ema and self.ema.averaging:
+            averaged = state / EMA if (state / EMA).exists() else state / RAW
+            restore_module(self.ema.stage, averaged, self.trained)
         if (state / OPTIMIZER).exists():
             restore_optimizer(self.stage, self.optimizer, read_tensors(state / OPTIMIZER))
         else:
@@ -147,10 +151,14 @@ class Training:
         self._save()
         if ending:
             self.display.note(f"stopped after step {self.progress.step} ({ending}); saved")
-        folder = self.run / self.name
         return TrainingReport(
-            ending or "done", self.progress.step, self.progress.images, self.losses, folder
+            ending or "done", self.progress.step, self.progress.images, self.losses, self.folder
         )
+
+    @property
+    def folder(self) -> Path:
+        """The usable checkpoint: the stage, or the adapter that is all that is trained of it."""
+        return self.run / ("adapter" if base_of(self.stage) else self.name)
 
     def _step(self, batch: Batch) -> None:
         """One optimiser step."""
@@ -263,9 +271,12 @@ class Training:
         """Let the caller draw samples with the averaged weights."""
         if self.ema and self.preview:
             folder = self.run / "previews"
-            folder.mkdir(exist_ok=True)
             picture = self.preview(self.ema.stage)
-            picture.save(folder / f"{self.progress.step:06d}.png")
+            try:
+                folder.mkdir(exist_ok=True)
+                picture.save(folder / f"{self.progress.step:06d}.png")
+            except OSError as error:
+                self.display.note(f"{folder}: no preview: {error.strerror or error}")
             pixels = np.asarray(picture.convert("RGB"))[None]
             for tracker in self.accelerator.trackers:
                 if hasattr(tracker, "log_images"):
@@ -282,13 +293,15 @@ class Training:
             seconds = time.monotonic() - self.started
             self.progress = replace(self.progress, seconds=seconds, pending=pending)
             tensors = {
-                RAW: self.stage.state_dict(),
-                EMA: self.ema.stage.state_dict(),
+                RAW: chosen_tensors(self.stage, self.trained),
                 OPTIMIZER: optimizer_tensors(self.stage, self.optimizer),
             }
+            if self.ema.averaging:
+                tensors[EMA] = chosen_tensors(self.ema.stage, self.trained)
             with writing(self.run):
                 save_state(self.run, self.progress, tensors)
-            save_stage(self.ema.stage, self.run / self.name)
+            save = save_adapter if base_of(self.stage) else save_stage
+            save(self.ema.stage, self.folder)
             prune_states(self.run, self.config.keep)
         self.accelerator.wait_for_everyone()
         self.pace.skip()

@@ -1,4 +1,4 @@
-"""AdamW with decoupled decay on matrices alone (§1.7, §5.2), and the learning rate over time."""
+"""The optimisers, decaying matrices alone (§1.7, §5.2), and the learning rate over time."""
 
 import math
 from collections.abc import Iterator
@@ -8,6 +8,12 @@ from torch import Tensor, nn
 
 from unclip.errors import CheckpointError
 from unclip.training.config import TrainingConfig
+from unclip.training.muon import Muon
+
+_STATE: dict[type, set[str]] = {
+    torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"},
+    torch.optim.Adafactor: {"step", "row_var", "col_var", "variance"},
+}
 
 
 def decayed_names(module: nn.Module) -> set[str]:
@@ -24,17 +30,24 @@ def decayed_names(module: nn.Module) -> set[str]:
     }
 
 
-def build_optimizer(module: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters of ``module``, in two groups."""
+def build_optimizer(module: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    """The configured optimiser over the trainable parameters of ``module``, in two groups."""
     decayed = decayed_names(module)
     groups: dict[bool, list[Tensor]] = {True: [], False: []}
     for name, parameter in _trainable(module):
         groups[name in decayed].append(parameter)
+    decay = {True: config.weight_decay, False: 0.0}
+    both = [{"params": groups[kind], "weight_decay": decay[kind]} for kind in (True, False)]
+    both = [group for group in both if group["params"]]
+    if config.optimizer == "muon":
+        for group in both:
+            group["orthogonal"] = group["params"] is groups[True]
+        return Muon(both, lr=config.lr, betas=config.betas, eps=config.eps)
+    if config.optimizer == "adafactor":
+        # One tensor at a time: several at once would need memory for all of them.
+        return torch.optim.Adafactor(both, lr=config.lr, foreach=False)
     return torch.optim.AdamW(
-        [
-            {"params": groups[True], "weight_decay": config.weight_decay},
-            {"params": groups[False], "weight_decay": 0.0},
-        ],
+        both,
         lr=config.lr,
         betas=config.betas,
         eps=config.eps,
@@ -58,7 +71,7 @@ def learning_rate(config: TrainingConfig, step: int, rewarmed_at: int | None = N
 
 
 def optimizer_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Adam's state as named tensors, such as ``exp_avg/network.exit.weight``."""
+    """The optimiser's state as named tensors, such as ``exp_avg/network.exit.weight``."""
     return {
         f"{kind}/{name}": value
         for name, parameter in _trainable(module)
@@ -73,17 +86,29 @@ def restore_optimizer(
     parameters = dict(_trainable(module))
     for key, value in tensors.items():
         kind, name = key.split("/", 1)
+        if kind not in _STATE.get(type(optimizer), {kind}):
+            raise CheckpointError(
+                f"the optimiser's state has {kind}, which {type(optimizer).__name__} does not "
+                "keep; go on with the optimiser it is of, or delete optimizer.safetensors"
+            )
         if name not in parameters:
             raise CheckpointError(f"the optimiser's state has {name}, which the stage has not")
         parameter = parameters[name]
-        if kind != "step" and value.shape != parameter.shape:
+        if kind != "step" and not _fits(value, parameter):
             raise CheckpointError(
                 f"the optimiser's state for {name} has shape {tuple(value.shape)}, "
                 f"the stage's {tuple(parameter.shape)}"
             )
         # A fused step walks raw memory, so the state must have the parameter's own strides.
-        like = parameter.new_empty(()) if kind == "step" else torch.empty_like(parameter)
+        like = torch.empty_like(parameter) if value.shape == parameter.shape else None
+        like = value.new_empty(value.shape, device=parameter.device) if like is None else like
         optimizer.state[parameter][kind] = like.copy_(value).detach()
+
+
+def _fits(value: Tensor, parameter: Tensor) -> bool:
+    """Whether ``value`` has the parameter's shape, or is its factor: 1 where it is constant."""
+    pairs = zip(value.shape, parameter.shape, strict=False)
+    return value.ndim == parameter.ndim and all(mine in (1, theirs) for mine, theirs in pairs)
 
 
 def _trainable(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

@@ -25,11 +25,12 @@ def preview_of(
     loader: Loader,
     conditioner: Callable[[Batch], Batch] | None,
     options: GenerateOptions,
+    steps: int,
 ) -> Callable[[Any], Image] | None:
     """A preview for stages that draw pixels: each real image and, right of it, the drawn one.
 
     Captions, images and seeds are those of the first batch and stay the same, so previews of one
-    training can be compared.
+    training can be compared. They are drawn in ``steps`` steps at most, for other processes wait.
     """
     if stage.name not in ("decoder", "upsampler"):
         return None
@@ -41,7 +42,7 @@ def preview_of(
         batch = conditioner(first[0]) if conditioner else first[0]
         assert batch.images is not None
         real = batch.images[:SHOWN]
-        drawn = _drawn(stage, batch, real, options)
+        drawn = _drawn(stage, batch, real, _how(stage, options, steps))
         captions = (batch.captions or batch.keys)[: len(real)]
         return contact_sheet(
             [to_pil(image) for pair in zip(real, drawn, strict=True) for image in pair],
@@ -52,13 +53,23 @@ def preview_of(
     return draw
 
 
-def _drawn(stage: Any, batch: Batch, real: Tensor, options: GenerateOptions) -> Tensor:
+def _how(stage: Any, options: GenerateOptions, steps: int) -> SamplingOptions:
+    how = options.decoder
+    if stage.name != "decoder":
+        how = options.upsampler.get(str(stage.config.high), PAPER_UPSAMPLING)
+    if how.steps <= steps:
+        return how
+    # A list of timesteps, and steps to skip, are of the number of steps they were made for.
+    spacing = None if isinstance(how.spacing, tuple) else how.spacing
+    return how.updated({"steps": steps, "spacing": spacing, "skip": 0})
+
+
+def _drawn(stage: Any, batch: Batch, real: Tensor, how: SamplingOptions) -> Tensor:
     randomness = Randomness(range(len(real)))
     if stage.name == "decoder":
         assert batch.text is not None
         assert batch.image_embedding is not None
         text = batch.text.take(torch.arange(len(real)))
         z_i = batch.image_embedding[: len(real)]
-        return finish(stage.sample(z_i, text, options.decoder, randomness))
-    how = options.upsampler.get(str(stage.config.high), PAPER_UPSAMPLING)
+        return finish(stage.sample(z_i, text, how, randomness))
     return finish(stage.sample(shrink(real, stage.config.factor), how, randomness))

@@ -4,28 +4,33 @@ model/clip  model/prior  model/decoder  model/upsampler-256    finished, average
 model/training/<stage>   state to resume from, log and previews
 """
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
+from unclip.adapter import merge
 from unclip.checkpoint import INDEX, Card, Index, load_stage, read_index, save_stage, write_index
 from unclip.clip.clip import TOKENIZER, Clip
 from unclip.clip.tokenizer import Tokenizer
+from unclip.data.embeddings import EmbeddedSource, compute_embeddings
 from unclip.data.loader import Loader
+from unclip.data.retrieval import JoinedSource, RetrievalSource, is_retrieval
 from unclip.data.source import Source, StreamSource
 from unclip.data.transforms import RandomCropMultiple, SquareResize, Transform
-from unclip.errors import CheckpointError
+from unclip.errors import CheckpointError, DataError, TrainingError
 from unclip.options import GenerateOptions
 from unclip.prior.diffusion_prior import DiffusionPrior
 from unclip.runtime import Runtime, choose_runtime
 from unclip.training.conditioner import FrozenClip
 from unclip.training.config import TrainingConfig
+from unclip.training.lora import base_of
 from unclip.training.preview import preview_of
 from unclip.training.trainer import TrainingReport, train
 from unclip.types import Batch
@@ -33,6 +38,10 @@ from unclip.types import Batch
 MEASURED_SAMPLES = 4096
 MEASURED_BATCHES = 16
 """At most so many batches, and about so many samples, give the prior's measured tables."""
+
+
+EMBEDDED = EmbeddedSource | JoinedSource | RetrievalSource
+"""Sources whose samples bring their image embedding."""
 
 
 def folder_of(stage: Any) -> str:
@@ -48,7 +57,8 @@ def train_into(
     config: TrainingConfig,
     *,
     clip: Clip | None = None,
-    transform: Transform | None = None,
+    transform: Transform | Literal["auto"] | None = "auto",
+    base: Callable[[], Any] | None = None,
     defaults: GenerateOptions | None = None,
     workers: int = 0,
     tracker: str | None = None,
@@ -64,7 +74,9 @@ def train_into(
         source: from `open_data`, or your own.
         config: how to train.
         clip: frozen; the prior and the decoder are conditioned on it.
-        transform: images to tensors; what suits the stage if not given.
+        transform: images to tensors; ``auto`` is what suits the stage, None leaves them out.
+        base: loads the stage afresh that an adapter is trained on (see `add_adapter`), to merge
+            the two in the end.
         defaults: sampling defaults to write for a new model.
         workers: processes that prepare batches.
         tracker: as in `train`; so are the other arguments.
@@ -78,10 +90,12 @@ def train_into(
     rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if config.batch % processes:
         raise CheckpointError(f"batch {config.batch} does not divide by {processes} processes")
+    if isinstance(source, RetrievalSource) and clip is not None:
+        _check(source, clip)
     loader = Loader(
         source,
         config.batch // processes,
-        transform or transform_for(stage, clip),
+        transform_for(stage, clip, source) if transform == "auto" else transform,
         config.seed,
         rank=rank,
         processes=processes,
@@ -97,14 +111,16 @@ def train_into(
         config,
         model / "training" / folder_of(stage),
         conditioner=conditioner,
-        preview=preview_of(stage, loader, conditioner, defaults or GenerateOptions()),
+        preview=preview_of(
+            stage, loader, conditioner, defaults or GenerateOptions(), config.preview_steps
+        ),
         tracker=tracker,
         max_minutes=max_minutes,
         max_steps=max_steps,
         device=device,
     )
     if rank == 0:
-        finished = load_stage(report.folder)
+        finished = _finished(stage, report.folder, base)
         if isinstance(finished, DiffusionPrior):
             # A stream cannot be entered so far in without reading all before.
             start = 0 if isinstance(source, StreamSource) else config.steps
@@ -112,6 +128,60 @@ def train_into(
         save_stage(finished, model / folder_of(stage))
         _register(model, folder_of(stage), defaults)
     return report
+
+
+def _finished(stage: Any, folder: Path, base: Callable[[], Any] | None) -> Any:
+    if not base_of(stage):
+        return load_stage(folder)
+    if base is None:
+        raise TrainingError(f"{folder} is an adapter; say by `base` what to merge it into")
+    finished = base()
+    merge(finished, folder)
+    finished.config = stage.config
+    return finished
+
+
+def embedded(
+    source: Source | StreamSource,
+    folder: Path,
+    clip: Clip,
+    tell: Callable[[int, int], None] = lambda done, total: None,
+) -> Source:
+    """``source`` with the image embeddings in ``folder``, computed there first where missing.
+
+    Args:
+        source: read by index.
+        folder: made by this function before, or by clip-retrieval.
+        clip: what they are of.
+        tell: called with the samples done and the samples in all.
+
+    Raises:
+        DataError: the embeddings are of another CLIP or of other data, cannot be made, or are to
+            be made by several processes.
+    """
+    if isinstance(source, StreamSource):
+        raise DataError("embeddings need data that lie on a disk, not a stream")
+    if is_retrieval(folder):
+        kept = RetrievalSource(folder)
+        _check(kept, clip)
+        return JoinedSource(source, kept)
+    transform = SquareResize(size=clip.config.image_tower().size)
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:  # who would compute which?
+        return EmbeddedSource(source, folder, clip, transform)
+    steps = compute_embeddings(source, clip, transform, folder)
+    while True:
+        try:
+            tell(*next(steps))
+        except StopIteration as stop:
+            return stop.value
+
+
+def _check(embeddings: RetrievalSource, clip: Clip) -> None:
+    if not embeddings.check(clip):
+        logging.getLogger(__name__).warning(
+            "%s: no text embeddings, so nobody can tell whether they are of this CLIP",
+            embeddings.folder,
+        )
 
 
 def tokenizer_for(model: Path, captions: Callable[[], Iterable[str]], vocabulary: int) -> Tokenizer:
@@ -127,10 +197,13 @@ def tokenizer_for(model: Path, captions: Callable[[], Iterable[str]], vocabulary
     )
 
 
-def transform_for(stage: Any, clip: Clip | None = None) -> Transform:
+def transform_for(
+    stage: Any, clip: Clip | None = None, source: Source | StreamSource | None = None
+) -> Transform | None:
     """How images become what ``stage`` trains on: random squares, whole images, or crops.
 
-    Where CLIP is to embed them they come in its size, and in the decoder's if that is larger.
+    Where CLIP is to embed them they come in its size, and in the decoder's if that is larger. Where
+    the source brings embeddings, the prior needs no images: None.
     """
     if stage.name == "upsampler":
         config = stage.config
@@ -142,8 +215,11 @@ def transform_for(stage: Any, clip: Clip | None = None) -> Transform:
         )
     if stage.name == "clip":
         return SquareResize(size=stage.config.image.size, crop="random")
-    seen = clip.config.image.size if clip is not None else 1
-    return SquareResize(size=max(seen, stage.config.size if stage.name == "decoder" else 1))
+    own = stage.config.size if stage.name == "decoder" else 0
+    seen = 0
+    if clip is not None and not isinstance(source, EMBEDDED):
+        seen = clip.config.image_tower().size
+    return SquareResize(size=max(seen, own)) if max(seen, own) else None
 
 
 def _standardise(

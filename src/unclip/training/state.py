@@ -99,10 +99,25 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
 
 
+def trained_names(stage: nn.Module) -> set[str]:
+    """Names of the tensors a training changes: all of a state dict but frozen parameters."""
+    named = stage.named_parameters(remove_duplicate=False)
+    return set(stage.state_dict()) - {name for name, p in named if not p.requires_grad}
+
+
+def chosen_tensors(module: nn.Module, names: set[str]) -> dict[str, Tensor]:
+    """The tensors ``names`` of a state dict."""
+    return {key: value for key, value in module.state_dict().items() if key in names}
+
+
 @torch.no_grad()
-def restore_module(module: nn.Module, path: Path) -> None:
-    """Copy weights into ``module``; missing, extra and misshapen keys are errors that name them."""
-    own, tensors = module.state_dict(), read_tensors(path)
+def restore_module(module: nn.Module, path: Path, names: set[str]) -> None:
+    """Copy the tensors ``names`` into ``module``.
+
+    Raises:
+        CheckpointError: naming keys that are missing, unknown or misshapen.
+    """
+    own, tensors = chosen_tensors(module, names), read_tensors(path)
     wrong = [f"{key} is missing" for key in own.keys() - tensors.keys()]
     wrong += [f"{key} is unknown" for key in tensors.keys() - own.keys()]
     wrong += [

@@ -1,5 +1,7 @@
 """Train a stage: `train` makes ready what the loop needs, for one process or several."""
 
+import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -18,6 +20,7 @@ from unclip.runtime import choose_runtime, place
 from unclip.training.conditioner import FrozenClip, record_clip
 from unclip.training.config import TrainingConfig
 from unclip.training.loop import Loader, Preview, Training, TrainingReport
+from unclip.training.lora import base_of, lower_frozen
 from unclip.training.objectives import Objective, own_loss
 from unclip.training.state import check_same_stage, latest_state, write_json
 from unclip.training.watch import Stop
@@ -78,9 +81,11 @@ def train(
         log_with=_known(tracker),
         project_dir=str(run),
     )
+    _warn_if_alone(accelerator)
     stop = Stop(accelerator, max_minutes)
     runtime = replace(runtime, device=accelerator.device)
     place(stage, replace(runtime, compile=False), training=True)
+    lower_frozen(stage, runtime.dtype)
     if config.gradient_checkpointing:
         _checkpoint_gradients(stage)
     state = _open_run(accelerator, Path(run), stage, config, resume)
@@ -101,6 +106,8 @@ def _open_run(
     if state is not None and resume == "never":
         raise TrainingError(f"{run} holds a training already; resume it or choose another folder")
     description = {"name": stage.name, "config": stage.config.model_dump(mode="json")}
+    if base := base_of(stage):
+        description["adapter"] = {"on": base.fingerprint, "rank": stage.adapter_config.r}
     if state is not None:
         check_same_stage(run, description)
     accelerator.wait_for_everyone()
@@ -110,6 +117,17 @@ def _open_run(
             run.mkdir(parents=True, exist_ok=True)
             write_json(run / "config.json", {"training": training, "stage": description})
     return state
+
+
+def _warn_if_alone(accelerator: Accelerator) -> None:
+    """`accelerate launch --cpu --num_processes 2` names a meeting place, and starts one process."""
+    alone = accelerator.num_processes == 1 and "WORLD_SIZE" not in os.environ
+    if alone and "MASTER_ADDR" in os.environ and "ACCELERATE_USE_CPU" in os.environ:
+        warnings.warn(
+            "accelerate launch was asked for several processes but started one, as it does on CPUs "
+            "without mpirun; use torchrun --nproc-per-node 2 -m unclip train ...",
+            stacklevel=3,
+        )
 
 
 def _known(tracker: str | None) -> str | None:

@@ -1,0 +1,234 @@
+"""Embeddings made elsewhere, as clip-retrieval writes them: numpy arrays and parquet tables.
+
+folder/img_emb/img_emb_0.npy  folder/text_emb/text_emb_0.npy  folder/metadata/metadata_0.parquet
+"""
+
+import re
+from bisect import bisect_right
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from unclip.data import captions
+from unclip.data.source import BadSample, Sample, Source
+from unclip.errors import DataError
+from unclip.types import TextFeatures
+
+IMAGES, TEXTS, TABLES = "img_emb", "text_emb", "metadata"
+KEY_COLUMN = "image_path"
+COMPARED = 64
+SAME = 0.98
+"""Smallest mean cosine of text embeddings that count as the same CLIP's; half precision and
+another resampling of images keep 0.999, another CLIP gives about 0."""
+
+
+@runtime_checkable
+class TextEncoder(Protocol):
+    """The side of a CLIP that embeddings from elsewhere are checked with."""
+
+    config: Any
+
+    def encode_text(self, captions: Any, *, warn: bool) -> TextFeatures:
+        """Embed captions."""
+        ...
+
+
+class RetrievalSource:
+    """Captions with their image embeddings, read by index; there are no images.
+
+    Args:
+        folder: as clip-retrieval (or img2dataset with it) wrote it, with metadata.
+        caption_column: of the tables; without it, the first known one they have.
+
+    Raises:
+        DataError: a file is missing, damaged or of another length, or pyarrow is not installed.
+    """
+
+    def __init__(self, folder: str | Path, caption_column: str | None = None) -> None:
+        self.folder = Path(folder)
+        self._columns = (caption_column,) if caption_column else captions.COLUMNS
+        arrays = _numbered(self.folder / IMAGES, "npy")
+        tables = _numbered(self.folder / TABLES, "parquet")
+        if not arrays:
+            raise DataError(f"{self.folder}: no {IMAGES}/{IMAGES}_*.npy in it")
+        if missing := sorted(arrays.keys() - tables.keys()):
+            raise DataError(
+                f"{self.folder}: no {TABLES}/{TABLES}_{missing[0]}.parquet; captions are needed: "
+                "run clip-retrieval with its metadata enabled"
+            )
+        self._files = [(arrays[number], tables[number]) for number in sorted(arrays)]
+        lengths = [len(_array(array)) for array, _ in self._files]
+        self._ends = np.cumsum(lengths).tolist()
+        self.width = int(_array(self._files[0][0]).shape[1])
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def sample(self, index: int) -> Sample:
+        """Return captions and embedding, in float32, of unit length.
+
+        Raises:
+            BadSample: the caption is missing, or the embedding is not finite.
+        """
+        file = bisect_right(self._ends, index)
+        row = index - (self._ends[file - 1] if file else 0)
+        array, table = self._files[file]
+        keys, texts = _table(table, self._columns)
+        if len(keys) != len(_array(array)):
+            raise DataError(
+                f"{table}: {len(keys)} rows for the {len(_array(array))} of {array.name}; "
+                "make the embeddings again"
+            )
+        key = str(keys[row])
+        embedding = np.asarray(_array(array)[row], np.float32)
+        norm = float(np.linalg.norm(embedding))
+        if not np.isfinite(norm) or norm == 0:
+            raise BadSample(key, "no embedding", f"row {row} of {array.name} is empty or NaN")
+        found = captions.from_value(texts[row], key)
+        return Sample(key, found, Path(key), embedding / norm)
+
+    def check(self, clip: TextEncoder) -> bool:
+        """Compare the kept text embeddings with those ``clip`` makes of the captions.
+
+        Returns:
+            Whether they could be compared: some folders keep none.
+
+        Raises:
+            DataError: the embeddings are of another CLIP.
+        """
+        config = clip.config
+        if self.width != config.embedding:
+            raise DataError(
+                f"{self.folder}: embeddings of size {self.width}, the CLIP makes "
+                f"{config.embedding}; name the CLIP they were made with by --clip"
+            )
+        if not config.normalise:
+            raise DataError(
+                f"{self.folder}: clip-retrieval keeps embeddings of unit length, the lengths this "
+                "CLIP's priors are trained on are lost; embed the images with `unclip` instead"
+            )
+        texts = _numbered(self.folder / TEXTS, "npy")
+        if not texts:
+            return False
+        array, table = texts[min(texts)], self._files[0][1]
+        values = _table(table, self._columns)[1]
+        rows = [row for row in range(min(COMPARED, len(values))) if values[row]]
+        theirs = torch.from_numpy(np.asarray(_array(array)[rows], np.float32))
+        said = [captions.from_value(values[row], str(row))[0] for row in rows]
+        ours = clip.encode_text(said, warn=False).embedding.float().cpu()
+        cosine = float(torch.cosine_similarity(ours, theirs).mean())
+        if not cosine > SAME:
+            raise DataError(
+                f"{self.folder}: these embeddings are of another CLIP: its text embeddings and "
+                f"this CLIP's have a mean cosine of {cosine:.2f}; name theirs by --clip"
+            )
+        return True
+
+
+class JoinedSource:
+    """Images and captions of one dataset with the embeddings of a `RetrievalSource`.
+
+    Samples are matched by file name without folder and suffix, which is clip-retrieval's key for
+    shards.
+
+    Raises:
+        DataError: a name is there twice, or no image has an embedding.
+    """
+
+    def __init__(self, source: Source, embeddings: RetrievalSource) -> None:
+        self.source, self.embeddings = source, embeddings
+        self._rows: dict[str, int] = {}
+        start = 0
+        for end, (_, table) in zip(embeddings._ends, embeddings._files, strict=True):
+            for row, key in enumerate(_table(table, embeddings._columns)[0], start=start):
+                if self._rows.setdefault(_stem(str(key)), row) != row:
+                    raise DataError(f"{table}: {_stem(str(key))!r} is the name of two images")
+            start = end
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def sample(self, index: int) -> Sample:
+        """Return the source's sample with its embedding.
+
+        Raises:
+            BadSample: it has none, or the sample cannot be used.
+        """
+        sample = self.source.sample(index)
+        row = self._rows.get(_stem(sample.key))
+        if row is None:
+            raise BadSample(sample.key, "no embedding", f"not in {self.embeddings.folder}")
+        return replace(sample, embedding=_embedding(self.embeddings, row))
+
+
+def _embedding(source: RetrievalSource, row: int) -> Float[np.ndarray, " d"]:
+    embedding = source.sample(row).embedding
+    assert embedding is not None
+    return embedding
+
+
+def is_retrieval(folder: Path) -> bool:
+    """Whether a folder has clip-retrieval's layout."""
+    return (folder / IMAGES).is_dir()
+
+
+def _stem(key: str) -> str:
+    return PurePosixPath(key.replace("\\", "/")).name.rsplit(".", 1)[0]
+
+
+def _numbered(folder: Path, suffix: str) -> dict[int, Path]:
+    """Files by the number at the end of their names."""
+    found = {}
+    for path in folder.glob(f"*.{suffix}"):
+        if number := re.search(r"(\d+)$", path.stem):
+            found[int(number[1])] = path
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _array(path: Path) -> np.ndarray:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from None
+    if array.ndim != 2:
+        raise DataError(f"{path}: an array with {array.ndim} axes; rows of embeddings have two")
+    return array
+
+
+@lru_cache(maxsize=1024)
+def _table(path: Path, columns: tuple[str, ...]) -> tuple[Any, Any]:
+    """Keys and captions of a table, kept in arrow's compact form."""
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise DataError(f"{path}: tables need pyarrow: pip install 'unclip[parquet]'") from None
+    try:
+        known = parquet.read_schema(path).names
+        column = next((name for name in columns if name in known), None)
+        if column is None or KEY_COLUMN not in known:
+            wanted = f"{KEY_COLUMN} and {' or '.join(columns)}"
+            raise DataError(f"{path}: no columns {wanted}; it has {', '.join(known)}")
+        table = parquet.read_table(path, columns=[KEY_COLUMN, column])
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from None
+    return _Column(table[KEY_COLUMN]), _Column(table[column])
+
+
+class _Column:
+    """A column of a table, value by value."""
+
+    def __init__(self, column: Any) -> None:
+        self._column = column
+
+    def __len__(self) -> int:
+        return len(self._column)
+
+    def __getitem__(self, row: int) -> Any:
+        return self._column[row].as_py()
