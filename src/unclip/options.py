@@ -44,8 +44,8 @@ class GenerateOptions(Config):
     candidates: int | None = Field(
         None,
         ge=1,
-        description="Image embeddings drawn from the prior; the nearest to the text wins. If unset, "
-        "as in the paper: 2 of a diffusion prior, else 1.",
+        description="Image embeddings drawn from the prior; the nearest to the text wins. "
+        "If unset, as in the paper: 2 of a diffusion prior, else 1.",
     )
     batch: int = Field(4, ge=1, description="Images computed together; more need more memory.")
     tile: int | None = Field(

@@ -22,7 +22,7 @@ from unclip.diffusion.samplers.repaint import Known
 from unclip.errors import OptionError, PromptError
 from unclip.images import save_png, to_pil
 from unclip.options import GenerateOptions
-from unclip.prior.diffusion_prior import DiffusionPrior
+from unclip.prior.kinds import Prior
 from unclip.randomness import Randomness
 from unclip.runtime import Runtime, choose_runtime
 from unclip.types import Sampling, Step, TextFeatures, finish
@@ -109,7 +109,7 @@ class UnCLIP:
     def __init__(
         self,
         clip: Slot[Clip],
-        prior: Slot[DiffusionPrior],
+        prior: Slot[Prior],
         decoder: Slot[Decoder],
         upsamplers: Mapping[int, Slot[Upsampler]],
         *,
@@ -172,7 +172,9 @@ class UnCLIP:
         """Draw an image embedding z_i [b d] for each text (P(z_i|y))."""
         streams = randomness.split("prior")
         return self.prior.sample(
-            lambda prior: prior.sample(text, options.prior, streams, candidates=options.candidates)
+            lambda prior: prior.sample(
+                text, options.prior, streams, options.candidates or prior.candidates
+            )
         )
 
     def decode(
