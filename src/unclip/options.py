@@ -41,6 +41,11 @@ class GenerateOptions(Config):
     size: int | None = Field(
         None, ge=1, description="Pixels a side, such as 64, 256 or 1024; the largest if unset."
     )
+    width: int | None = Field(
+        None,
+        ge=1,
+        description="Pixels across, if not as many as down; for models that draw any size.",
+    )
     candidates: int | None = Field(
         None,
         ge=1,

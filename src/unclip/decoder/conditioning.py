@@ -16,6 +16,7 @@ from unclip.config import Config
 from unclip.decoder.layout import Layout, LayoutConfig
 from unclip.nn.caption_encoder import CaptionEncoder, CaptionEncoderConfig
 from unclip.nn.layers import unit_scale
+from unclip.nn.measured import Measured
 from unclip.nn.unconditional import Unconditional, UnconditionalKind
 from unclip.types import TextFeatures
 
@@ -50,8 +51,11 @@ class ImageEmbeddingConfig(Config):
     """How the projection is cut into tokens: one after the other, or interleaved as in Karlo."""
     scale: float | None = Field(default=None, gt=0)
     """Factor on embeddings of either kind; None for §1.2's 0.5375·√d. Karlo's is 1."""
-    null: Literal["learned", "zeros"] = "learned"
-    """What a dropped z_i becomes."""
+    null: Literal["learned", "stored", "zeros"] = "learned"
+    """What a dropped z_i becomes; ``stored``: an embedding kept with the weights, in Kandinsky
+    CLIP's of an image whose standardised pixels are zero."""
+    norm: bool = False
+    """LayerNorm after either projection, as in Kandinsky."""
     layout: LayoutConfig | None = None
     """Paint z_i on the U-Net's first level as well; not the paper's."""
 
@@ -100,6 +104,9 @@ class ImageGuidance(nn.Module):
         self.null = nn.Parameter(torch.zeros(embedding)) if config.null == "learned" else None
         self.to_time = nn.Linear(embedding, time_width)
         self.to_tokens = nn.Linear(embedding, config.tokens * context_width)
+        self.stored = Measured({"embedding": (embedding,)}) if config.null == "stored" else None
+        self.norm_time = nn.LayerNorm(time_width) if config.norm else nn.Identity()
+        self.norm_tokens = nn.LayerNorm(context_width) if config.norm else nn.Identity()
         self.layout = None if config.layout is None else Layout(config.layout, embedding, channels)
 
     def forward(
@@ -107,8 +114,7 @@ class ImageGuidance(nn.Module):
     ) -> Guide:
         """Project z_i; None drops it everywhere."""
         weight = self.to_time.weight
-        zero = torch.zeros(self.size, dtype=weight.dtype, device=weight.device)
-        null = zero if self.null is None else self.null
+        null = self._null(weight)
         if image_embedding is None:
             z = repeat(null, "d -> b d", b=len(dropped))
         else:
@@ -119,7 +125,16 @@ class ImageGuidance(nn.Module):
         tokens = rearrange(self.to_tokens(z), pattern, k=self.config.tokens)
         mask = dropped.new_ones(tokens.shape[:2])
         layout = None if self.layout is None else self.layout(z)
-        return Guide(self.to_time(z), tokens, mask, layout)
+        return Guide(self.norm_time(self.to_time(z)), self.norm_tokens(tokens), mask, layout)
+
+    def _null(self, like: Tensor) -> Float[Tensor, " d"]:
+        if self.null is not None:
+            return self.null
+        if self.stored is not None:
+            stored = self.scale * self.stored.get_buffer("embedding")
+            return stored.to(like.device, like.dtype)
+        # Not `new_zeros`: packed weights have none.
+        return torch.zeros(self.size, dtype=like.dtype, device=like.device)
 
 
 class CaptionGuidance(nn.Module):

@@ -19,7 +19,7 @@ from unclip.diffusion.losses import diffusion_loss
 from unclip.diffusion.process import DiffusionConfig, Network, Process
 from unclip.diffusion.samplers.repaint import Known
 from unclip.diffusion.sampling import SamplingOptions, invert, sample
-from unclip.errors import CheckpointError, OptionError
+from unclip.errors import CheckpointError, OptionError, TrainingError
 from unclip.identity import ClipIdentity
 from unclip.randomness import Randomness
 from unclip.types import Batch, Losses, Sampling, TextFeatures
@@ -31,7 +31,7 @@ class DecoderConfig(Config):
     """The decoder; all defaults are the paper's."""
 
     size: int = 64
-    """Side of its images, in pixels."""
+    """Side of its images, in pixels; of its latents, where a codec makes images of them."""
     network: DecoderNetworkConfig
     diffusion: DiffusionConfig = DiffusionConfig(target="noise", variance="learned_range")
     image_drop: float = Field(default=0.1, ge=0, le=1)
@@ -44,16 +44,20 @@ class DecoderConfig(Config):
     @model_validator(mode="after")
     def _check(self) -> "DecoderConfig":
         unet = self.network.unet
-        outputs = RGB * Process(self.diffusion).outputs
-        if (unet.in_channels, unet.out_channels) != (RGB, outputs):
+        outputs = self.channels * Process(self.diffusion).outputs
+        if unet.out_channels != outputs:
             raise ValueError(
                 f"network.unet has {unet.in_channels} channels in and {unet.out_channels} out; "
-                f"with variance {self.diffusion.variance!r} set in_channels={RGB} and "
-                f"out_channels={outputs}"
+                f"with variance {self.diffusion.variance!r} set out_channels={outputs}"
             )
         if self.size % unet.stride:
             raise ValueError(f"size {self.size} is not a multiple of the U-Net's {unet.stride}")
         return self
+
+    @property
+    def channels(self) -> int:
+        """What it draws: 3 for pixels, more for latents."""
+        return self.network.unet.in_channels
 
 
 class Decoder(nn.Module):
@@ -72,6 +76,7 @@ class Decoder(nn.Module):
         """Diffusion loss (hybrid with a learned variance), z_i and caption dropped at random."""
         images = batch.images
         assert images is not None
+        self._check_pixels()
         assert images.shape[1:] == (RGB, self.config.size, self.config.size)
         drop_image, drop_text = self.draw_drops(randomness)
         condition = self.network.condition(
@@ -94,8 +99,9 @@ class Decoder(nn.Module):
         options: SamplingOptions,
         randomness: Randomness,
         *,
-        x_T: Float[Tensor, "b 3 h w"] | None = None,
+        x_T: Float[Tensor, "b c h w"] | None = None,
         known: Known | None = None,
+        size: tuple[int, int] | None = None,
     ) -> Sampling:
         """Draw an image for each sample of ``randomness``.
 
@@ -107,9 +113,11 @@ class Decoder(nn.Module):
             randomness: draws x_T and the noise of stochastic samplers.
             x_T: start from this instead, such as what `invert` found.
             known: a part of the images that is given (inpainting).
+            size: height and width, where they differ from the config's ``size``.
 
         Returns:
-            Images [b 3 h w] in float32, near [-1, 1]; the sampler's clipping keeps x̂0 inside.
+            Images [b 3 h w], or latents, in float32, near [-1, 1]; the sampler's clipping keeps
+            x̂0 inside.
 
         Raises:
             OptionError: options that do not fit the process, or ``start`` without ``x_T``.
@@ -120,7 +128,8 @@ class Decoder(nn.Module):
                 f"start {options.start} and skip {options.skip} begin at a noised image, and the "
                 "decoder begins at pure noise: leave start at 1 and skip at 0"
             )
-        noise = randomness.normal(RGB, self.config.size, self.config.size) if x_T is None else x_T
+        grid = self._grid(size)
+        noise = randomness.normal(self.config.channels, *grid) if x_T is None else x_T
         noise = noise.to(self.device)
         network = self._denoiser(image_embedding, text, len(noise), options)
         return (
@@ -182,7 +191,8 @@ class Decoder(nn.Module):
         options: SamplingOptions,
     ) -> Network:
         """The network with its condition bound, computed once, and guidance applied."""
-        self._check_stored(unconditional=text is None or options.guidance != 1)
+        guides = options.guidance != 1
+        self._check_stored(text=guides or text is None, image=guides or image_embedding is None)
         device = self.device
         if image_embedding is not None:
             image_embedding = image_embedding.to(device)
@@ -200,7 +210,7 @@ class Decoder(nn.Module):
             self._inference(both),
             options.guidance,
             options.guidance_interval,
-            mixed=RGB,
+            mixed=self.config.channels,
             total=self.process.config.steps,
         )
 
@@ -222,12 +232,34 @@ class Decoder(nn.Module):
 
         return network
 
-    def _check_stored(self, unconditional: bool) -> None:
-        text = self.network.text
-        if not unconditional or not isinstance(text, ClipStatesGuidance):
-            return
-        if not text.unconditional.measured:
+    def _check_stored(self, *, text: bool, image: bool) -> None:
+        """Find out whether what stands in for a missing text or image was ever stored."""
+        words, stored = self.network.text, self.network.image.stored
+        if text and isinstance(words, ClipStatesGuidance) and not words.unconditional.measured:
             raise CheckpointError(
                 "the decoder has no encoding of the empty prompt; give it to "
                 "network.text.unconditional.store, or build the decoder with learned nulls"
             )
+        if image and stored is not None and not stored.measured:
+            raise CheckpointError(
+                "the decoder has no embedding of an empty image; import it together with its CLIP"
+            )
+
+    def _check_pixels(self) -> None:
+        if self.config.channels != RGB:
+            raise TrainingError(
+                f"this decoder draws latents of {self.config.channels} channels, which no dataset "
+                "here holds; train one that draws pixels"
+            )
+
+    def _grid(self, size: tuple[int, int] | None) -> tuple[int, int]:
+        """Height and width to draw.
+
+        Raises:
+            OptionError: the U-Net cannot halve them often enough.
+        """
+        stride = self.config.network.unet.stride
+        height, width = size or (self.config.size, self.config.size)
+        if height % stride or width % stride:
+            raise OptionError(f"{width}×{height} are no multiples of the U-Net's {stride}")
+        return height, width

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from unclip.nn.measured import Measured
 from unclip.types import TextFeatures
 
-UnconditionalKind = Literal["learned", "stored"]
+UnconditionalKind = Literal["learned", "stored", "none"]
 
 
 class Unconditional(Measured):
@@ -23,7 +23,8 @@ class Unconditional(Measured):
     Args:
         kind: ``learned`` trains them with the network. ``stored`` keeps the encoding of the empty
             prompt, set once by `store` (Karlo, Kandinsky); until then it is NaN, so that a
-            checkpoint lacking it cannot be mistaken for one that has it.
+            checkpoint lacking it cannot be mistaken for one that has it. ``none``: the network is
+            never called without text.
         tokens: how many text tokens such a pass sees: 2 for the empty prompt, [SOT] and [EOT].
         embedding: size d of the text embedding.
         states: width f of the text states.
@@ -57,6 +58,9 @@ class Unconditional(Measured):
         The result is new; ``text`` is left as it is, and None drops it everywhere. It is at least
         as long as the unconditional text, with padding after the real tokens.
         """
+        if self.kind == "none":
+            assert text is not None, "this network reads text"
+            return text
         if text is None:
             return self._alone(len(dropped))
         tokens = len(self.states)

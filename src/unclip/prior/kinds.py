@@ -1,18 +1,20 @@
 """Every kind of prior there is: a model may hold any, for all sample z_i given a caption."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from unclip.errors import OptionError
 from unclip.prior.autoregressive import AutoregressivePrior, AutoregressivePriorConfig
 from unclip.prior.diffusion_prior import DiffusionPrior, DiffusionPriorConfig
+from unclip.prior.one_pass import OnePassPrior, OnePassPriorConfig
 
-Prior = DiffusionPrior | AutoregressivePrior
-PriorConfig = DiffusionPriorConfig | AutoregressivePriorConfig
+Prior: TypeAlias = DiffusionPrior | AutoregressivePrior | OnePassPrior
+PriorConfig: TypeAlias = DiffusionPriorConfig | AutoregressivePriorConfig | OnePassPriorConfig
 
 KINDS: dict[str, tuple[type[Prior], type[PriorConfig]]] = {
     "diffusion": (DiffusionPrior, DiffusionPriorConfig),
     "autoregressive": (AutoregressivePrior, AutoregressivePriorConfig),
+    "one_pass": (OnePassPrior, OnePassPriorConfig),
 }
 """Class and config by the config's ``kind``."""
 

@@ -36,6 +36,13 @@ class PriorNetworkConfig(Config):
     unconditional_tokens: int = 1
     text_scale: float | None = Field(default=None, gt=0)
     """Factor on z_t before its projection; None for §1.2's 0.5375·√d. Karlo's is 1."""
+    timestep: bool = True
+    """Whether a position tells the timestep; a prior of one pass has none."""
+
+    @property
+    def extra(self) -> int:
+        """Positions after the text."""
+        return EXTRA if self.timestep else EXTRA - 1
 
 
 class PriorNetwork(nn.Module):
@@ -56,10 +63,10 @@ class PriorNetwork(nn.Module):
         )
         self.states_in = nn.Linear(config.text_width, width)
         self.text_in = nn.Linear(config.embedding, width)
-        self.time_in = TimeEmbedding(width, width)
+        self.time_in = TimeEmbedding(width, width) if config.timestep else None
         self.noised_in = nn.Linear(config.embedding, width)
         self.final = nn.Parameter(torch.randn(width) * 0.02)
-        self.positions = nn.Parameter(torch.randn(config.context + EXTRA, width) * 0.01)
+        self.positions = nn.Parameter(torch.randn(config.context + config.extra, width) * 0.01)
         self.transformer = Transformer(config.transformer)
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, config.embedding)
@@ -67,7 +74,7 @@ class PriorNetwork(nn.Module):
     def forward(
         self,
         x_t: Float[Tensor, "b d"],
-        t: Int[Tensor, " b"],
+        t: Int[Tensor, " b"] | None,
         text: TextFeatures,
         dropped: Bool[Tensor, " b"],
     ) -> Float[Tensor, "b d"]:
@@ -75,7 +82,7 @@ class PriorNetwork(nn.Module):
 
         Args:
             x_t: noised image embedding, with components of the size of pixels in [-1, 1].
-            t: original timestep, 0 … T-1.
+            t: original timestep, 0 … T-1; None where ``config.timestep`` is off.
             text: text embedding, states and mask; the token ids are not read.
             dropped: where True, the text is replaced by the unconditional one. The noised
                 embedding never is: guidance compares two denoisers of the same x_t.
@@ -89,7 +96,7 @@ class PriorNetwork(nn.Module):
         return self.out(self.norm(hidden[:, -1]))
 
     def _embed(
-        self, x_t: Float[Tensor, "b d"], t: Int[Tensor, " b"], text: TextFeatures
+        self, x_t: Float[Tensor, "b d"], t: Int[Tensor, " b"] | None, text: TextFeatures
     ) -> Float[Tensor, "b length width"]:
         length = text.mask.shape[1]
         if length > self.config.context:
@@ -98,20 +105,20 @@ class PriorNetwork(nn.Module):
                 f"{length}; use the text encoder it was trained with, or a longer context"
             )
         dtype = self.out.weight.dtype
-        extra = torch.stack(
-            [
-                self.text_in((self.text_scale * text.embedding).to(dtype)),
-                self.time_in(t),
-                self.noised_in(x_t.to(dtype)),
-                repeat(self.final.to(dtype), "width -> b width", b=len(x_t)),
-            ],
-            dim=1,
+        extra = [
+            self.text_in((self.text_scale * text.embedding).to(dtype)),
+            self.noised_in(x_t.to(dtype)),
+            repeat(self.final.to(dtype), "width -> b width", b=len(x_t)),
+        ]
+        if self.time_in is not None:
+            extra.insert(1, self.time_in(t))
+        sequence = torch.cat(
+            [self.states_in(text.states.to(dtype)), torch.stack(extra, dim=1)], dim=1
         )
-        sequence = torch.cat([self.states_in(text.states.to(dtype)), extra], dim=1)
-        return sequence + torch.cat([self.positions[:length], self.positions[-EXTRA:]])
+        return sequence + torch.cat([self.positions[:length], self.positions[-len(extra) :]])
 
     def _mask(self, text: Bool[Tensor, "b n"]) -> Bool[Tensor, "b 1 rows columns"]:
-        real = nn.functional.pad(text, (0, EXTRA), value=True)
+        real = nn.functional.pad(text, (0, self.config.extra), value=True)
         length = real.shape[1]
         allowed = key_mask(real)
         if self.config.causal:

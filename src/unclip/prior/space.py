@@ -8,7 +8,7 @@ from torch import Tensor
 from unclip.nn.layers import unit_scale
 from unclip.nn.measured import Measured
 
-Scaling = Literal["constant", "standardised"]
+Scaling = Literal["constant", "standardised", "none"]
 
 
 class EmbeddingSpace(Measured):
@@ -16,7 +16,7 @@ class EmbeddingSpace(Measured):
 
     ``constant``: x = s·z with s = `unit_scale`, so that image noise schedules fit.
     ``standardised``: x = (z - mean) / std per dimension, with measured statistics (Karlo,
-    Kandinsky).
+    Kandinsky). ``none``: x = z (ECLIPSE).
     """
 
     mean: Tensor
@@ -26,7 +26,7 @@ class EmbeddingSpace(Measured):
         tables = ("mean", "std") if scaling == "standardised" else ()
         super().__init__(dict.fromkeys(tables, (embedding,)))
         self.scaling = scaling
-        self.scale = unit_scale(embedding)
+        self.scale = 1.0 if scaling == "none" else unit_scale(embedding)
 
     def measure(self, embeddings: Float[Tensor, "samples d"]) -> None:
         """Take mean and standard deviation of each dimension from training embeddings."""
@@ -37,10 +37,10 @@ class EmbeddingSpace(Measured):
 
     def encode(self, embedding: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
         """Image embedding -> x, in float32."""
-        if self.scaling == "constant":
-            return self.scale * embedding.float()
-        return (embedding.float() - self.mean) / self.std
+        if self.scaling == "standardised":
+            return (embedding.float() - self.mean) / self.std
+        return self.scale * embedding.float()
 
     def decode(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
         """The inverse of `encode`; the result is not renormalised."""
-        return x / self.scale if self.scaling == "constant" else x * self.std + self.mean
+        return x * self.std + self.mean if self.scaling == "standardised" else x / self.scale
