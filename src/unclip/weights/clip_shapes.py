@@ -111,7 +111,9 @@ def _image(shapes: Shapes, facts: Facts, guesses: list[str]) -> dict[str, Any]:
             "heads": max(1, 32 * width // (facts.head_width or 64)),
         }
     width, _, patch, _ = shapes[f"{IMAGE}patches.weight"]
-    heads = facts.image_heads or (width // facts.head_width if facts.head_width else None)
+    heads = facts.image_heads
+    if heads is None and facts.head_width:
+        heads = max(1, width // facts.head_width)
     if heads is None:
         head = HEAD_WIDTHS.get(width, 64)
         heads = max(1, width // head)

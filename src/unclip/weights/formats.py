@@ -4,6 +4,7 @@ Told apart by their first bytes. Only what names, shapes and places tensors is r
 a file says is ever executed; TorchScript archives are read in `torchscript`.
 """
 
+import io
 import json
 import pickle
 import pickletools
@@ -133,15 +134,21 @@ def strings_in_pickle(file: Path) -> Iterator[str]:
     try:
         if start.startswith(b"PK"):
             with open_archive(file) as archive:
-                names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-                data = archive.read(names[0]) if names else b""
-        else:
-            data = file.read_bytes() if start.startswith(b"\x80") else b""
-        for opcode, value, _ in pickletools.genops(data):
-            if isinstance(value, str) and "UNICODE" in opcode.name:
-                yield value
+                for name in archive.namelist():
+                    if name.endswith("/data.pkl"):
+                        yield from _strings(io.BytesIO(archive.read(name)))
+        elif start.startswith(b"\x80"):
+            with file.open("rb") as stream:
+                while stream.peek(1)[:1] == b"\x80":  # such a file begins with several pickles
+                    yield from _strings(stream)
     except (ValueError, OSError, zipfile.BadZipFile):
         return
+
+
+def _strings(stream: io.BytesIO | io.BufferedReader) -> Iterator[str]:
+    for opcode, value, _ in pickletools.genops(stream):
+        if isinstance(value, str) and "UNICODE" in opcode.name:
+            yield value
 
 
 def first_bytes(file: Path) -> bytes:

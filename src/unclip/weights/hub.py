@@ -40,7 +40,10 @@ def list_files(name: str, revision: str | None, *, offline: bool) -> tuple[tuple
         if (cached := _cached(name, revision)) is not None:
             return cached
         raise
-    return tuple(sibling.rfilename for sibling in info.siblings or ()), info.sha or ""
+    commit = info.sha or ""
+    with _explained(name, revision):
+        _remember(name, revision, commit)
+    return tuple(sibling.rfilename for sibling in info.siblings or ()), commit
 
 
 def fetch(name: str, file: str, commit: str, *, offline: bool) -> Path:
@@ -69,9 +72,7 @@ def _offline(asked: bool) -> bool:
 
 def _cached(name: str, revision: str | None) -> tuple[tuple[str, ...], str] | None:
     """What the cache holds of a repository; its layout is documented by huggingface_hub."""
-    from huggingface_hub import constants
-
-    folder = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
+    folder = _cache(name)
     reference = folder / "refs" / (revision or "main")
     commit = reference.read_text().strip() if reference.is_file() else revision
     snapshot = folder / "snapshots" / (commit or "main")
@@ -79,6 +80,20 @@ def _cached(name: str, revision: str | None) -> tuple[tuple[str, ...], str] | No
         return None
     files = [path.relative_to(snapshot) for path in snapshot.rglob("*") if path.is_file()]
     return tuple(sorted(file.as_posix() for file in files)), commit
+
+
+def _remember(name: str, revision: str | None, commit: str) -> None:
+    """Note which commit a branch or tag was: files are fetched by commit, and found without it."""
+    if revision != commit:
+        reference = _cache(name) / "refs" / (revision or "main")
+        reference.parent.mkdir(parents=True, exist_ok=True)
+        reference.write_text(commit)
+
+
+def _cache(name: str) -> Path:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
 
 
 @contextmanager
