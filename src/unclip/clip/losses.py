@@ -4,6 +4,11 @@ Each process scores its own rows against everybody's columns. The mean of the pr
 is the loss of the joined batch, and averaging their gradients, as DDP does, gives its gradient.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from jaxtyping import Float
@@ -12,20 +17,37 @@ from torch.nn import functional
 
 from unclip.types import Losses
 
+_LOCAL = ContextVar("gradients stay in their process", default=False)
+
+
+@contextmanager
+def local_gradients() -> Iterator[None]:
+    """Losses computed inside have gradients of this process's loss and rows alone.
+
+    The rows of others are still what they are contrasted with, but as constants.
+    """
+    before = _LOCAL.set(True)
+    try:
+        yield
+    finally:
+        _LOCAL.reset(before)
+
 
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, local: Tensor) -> Tensor:
+    def forward(ctx: Any, local: Tensor) -> Tensor:
+        ctx.local = _LOCAL.get()
         parts = [torch.empty_like(local) for _ in range(dist.get_world_size())]
         dist.all_gather(parts, local.contiguous())
         return torch.cat(parts)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> Tensor:
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         # Every process's loss depends on every row, so their gradients add up. A reduce-scatter
         # would send less, but not every backend has one.
         total = gradients[0].clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
+        if not ctx.local:
+            dist.all_reduce(total)
         return total.chunk(dist.get_world_size())[dist.get_rank()]
 
 

@@ -22,6 +22,9 @@ class TrainingConfig(Config):
     """``muon`` makes the updates of matrices orthogonal: fewer steps for small networks trained
     from scratch, at AdamW's learning rate. ``adafactor`` keeps a few numbers per row and column
     instead of two per weight; its rate is relative to a weight's size: 1e-3 to fine-tune."""
+    sam_radius: float = Field(default=0.0, ge=0)
+    """Take gradients this far uphill (SAM, with any optimiser): flatter minima, and a CLIP whose
+    embeddings need fewer dimensions, for twice the computation. The paper's is 0.1; 0 is off."""
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's, as is ``eps``; with Muon, those of what is no matrix."""
     eps: float = 1e-8

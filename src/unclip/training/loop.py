@@ -33,6 +33,7 @@ from unclip.training.optimizer import (
     optimizer_tensors,
     restore_optimizer,
 )
+from unclip.training.sam import climbed
 from unclip.training.state import (
     EMA,
     OPTIMIZER,
@@ -47,7 +48,7 @@ from unclip.training.state import (
     trained_names,
 )
 from unclip.training.watch import Ending, FiniteWatch, Stop
-from unclip.types import Batch, TextFeatures
+from unclip.types import Batch, Losses, TextFeatures
 
 STEPS_BETWEEN_LOOKS = 10
 """How often an accelerator is waited for, to look at losses, signals and the clock."""
@@ -164,8 +165,6 @@ class Training:
         """One optimiser step."""
         config, step = self.config, self.progress.step
         for part, first, last in self._parts(batch):
-            # Dropout layers alone use torch's global generator; so they resume, too.
-            torch.manual_seed(derive_seed(config.seed, "dropout", step, first))
             self._accumulate(part, first, synchronise=last)
         bound = config.clip_norm or math.inf
         self.norm = self.accelerator.clip_grad_norm_(self.stage.parameters(), bound)
@@ -192,14 +191,23 @@ class Training:
         part = part.to(device)
         if self.conditioner:
             part = self.conditioner(part).to(device)
-        step = self.progress.step
-        randomness = Randomness.for_step(self.config.seed, step, first, len(part), device)
-        silence = nullcontext() if synchronise else self.accelerator.no_sync(self.model)
-        with silence:
+        config, step = self.config, self.progress.step
+
+        def losses_of(model: nn.Module) -> Losses:
+            # Dropout layers alone use torch's global generator; so they resume, too.
+            torch.manual_seed(derive_seed(config.seed, "dropout", step, first))
+            randomness = Randomness.for_step(config.seed, step, first, len(part), device)
             with self.runtime.autocast():
-                losses = self.objective(self.model, part, randomness)
-            self.accelerator.backward(losses["loss"] / self.config.accumulate)
-        self.mean.add(losses, 1 / self.config.accumulate)
+                return self.objective(model, part, randomness)
+
+        uphill = climbed(
+            self.stage.parameters(), lambda: losses_of(self.stage)["loss"], config.sam_radius
+        )
+        silence = nullcontext() if synchronise else self.accelerator.no_sync(self.model)
+        with uphill, silence:
+            losses = losses_of(self.model)
+            self.accelerator.backward(losses["loss"] / config.accumulate)
+        self.mean.add(losses, 1 / config.accumulate)
         self.watch.note(step + 1, part, losses)
 
     def _parts(self, batch: Batch) -> Iterator[tuple[Batch, int, bool]]:
