@@ -1,28 +1,39 @@
 """Train the evaluator: a CLIP that judges the default model and has no part in it.
 
     python recipes/emoji/evaluator.py                   # resumable by the same command
+    python recipes/emoji/evaluator.py --examine         # only examine what is there
 
-It differs in architecture (a ResNet), loss, vocabulary and seed, and knows the drawings and words
-of all splits. Nothing is trained on it, chosen or ordered by it.
+It differs in architecture (a ResNet), vocabulary and seed, and knows the drawings and words
+of all splits, but for a fifth of the cells of B and C, on which it is examined itself. Nothing is
+trained on it, chosen or ordered by it.
 """
 
 import argparse
 import logging
 import os
 from pathlib import Path
+from random import Random
 
-from scenes import Scenes
+from judge import Eyes
+from rich.console import Console
+from scenes import KOREAN, Scene, Scenes
+from scores import examine
 
+from unclip.cli.tables import rows_table
 from unclip.clip.clip import Clip, ClipConfig
 from unclip.clip.resnet import ModifiedResNetConfig
 from unclip.clip.text import TextConfig
 from unclip.clip.tokenizer import Tokenizer
 from unclip.data.transforms import SquareResize
+from unclip.evaluation.features import load_evaluator
+from unclip.randomness import derive_seed
 from unclip.training.config import TrainingConfig
 from unclip.training.session import train_into
 
 FOLDER = Path("runs/emoji-evaluator")
 TOKENIZER_CAPTIONS = 20_000
+ALONE = 0.5
+"""Share of the samples that are one emoji on white: most of what it is asked about is."""
 
 EVALUATOR = ClipConfig(
     image=ModifiedResNetConfig(size=64, layers=(1, 1, 1, 1), width=32, heads=16),
@@ -30,20 +41,20 @@ EVALUATOR = ClipConfig(
     embedding=192,
     caption_context=40,
     loss="softmax",
-    planned_batch=256,
+    planned_batch=512,
     mean=(0.5, 0.5, 0.5),
     std=(0.5, 0.5, 0.5),
 )
 TRAINING = TrainingConfig(
-    steps=1000,
-    batch=256,
+    steps=4000,
+    batch=512,
     lr=2e-3,
     betas=(0.9, 0.98),
     weight_decay=0.1,
-    warmup=100,
+    warmup=200,
     schedule="cosine",
     # The batch norms' statistics are of the last steps, so must be the averaged weights.
-    ema_half_life=2560,
+    ema_half_life=5120,
     seed=20_260,
     log_every=20,
     save_every=250,
@@ -58,11 +69,19 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=None)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--nice", type=int, default=10)
+    parser.add_argument("--examine", action="store_true", help="train nothing")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     os.nice(arguments.nice)
+    if not arguments.examine:
+        train(arguments)
+    rows = examine(Eyes(load_evaluator(arguments.out)), Scenes(arguments.cache))
+    Console().print(rows_table(rows))
+
+
+def train(arguments: argparse.Namespace) -> None:
     config = TRAINING.model_copy(update={"steps": arguments.steps})
-    source = Scenes(arguments.cache, size=64, seed=config.seed, everything=True)
+    source = Examples(arguments.cache, size=64, seed=config.seed, everything=True)
     report = train_into(
         arguments.out,
         build(source),
@@ -74,6 +93,16 @@ def main() -> None:
     )
     logging.info("evaluator: %s after %d images", report.ending, report.images)
     logging.info("losses: %s", report.losses)
+
+
+class Examples(Scenes):
+    """Scenes of every kind, and as many of one emoji by itself."""
+
+    def scene(self, index: int) -> Scene:
+        rng = Random(derive_seed(self.seed, "alone", index))
+        if rng.random() >= ALONE:
+            return super().scene(index)
+        return self._plain("ko" if rng.random() < KOREAN else "en", rng)
 
 
 def build(

@@ -16,7 +16,14 @@ from atlas import Atlas, Row
 from captions import Shown, without_colour
 from grammar import countable
 from jaxtyping import UInt8
-from splits import COLOURS, held_colour, held_colour_pairs, held_relation, trained_order
+from splits import (
+    COLOURS,
+    held_colour,
+    held_colour_pairs,
+    held_relation,
+    kept_from_evaluator,
+    trained_order,
+)
 
 from unclip.data.source import Composed, Sample
 from unclip.randomness import derive_seed
@@ -73,7 +80,7 @@ class Scenes:
         self.atlas = Atlas(folder, size)
         self.size, self.seed, self.everything = size, seed, everything
         available = self.atlas.available
-        rows = [r for r in self.atlas.rows if everything or r.split == "train"]
+        rows = [r for r in self.atlas.rows if r.split == "train" or (everything and _known(r))]
         rows = [r for r in rows if available[r.number]]
         self._pools = {
             (kind, language): _by_cluster(r for r in rows if test(r) and r.names[language])
@@ -202,7 +209,7 @@ class Scenes:
         number = rng.choices((2, 3, 4, 5), (4, 3, 2, 1))[0]
         words = captions.several(self.shown(row, language, rng, ink), number, said, language, rng)
         colour = jittered(ink, rng) if ink else None
-        placed = tuple(Placed(row, *box, colour) for box in _copies(number, rng))
+        placed = tuple(Placed(row, *box, colour) for box in copies(number, rng))
         return Scene("several", language, ground, placed, words)
 
     def _sizes(
@@ -280,6 +287,11 @@ class Scenes:
         )
 
 
+def _known(row: Row) -> bool:
+    """Whether an evaluator may learn from the drawing: some of B and C examine it."""
+    return row.split not in ("B", "C") or not kept_from_evaluator(row.cluster, row.art.family)
+
+
 WHITE = (255, 255, 255)
 _COUNTERS = {1: "명", 3: "마리"}
 _POOLS = {
@@ -337,7 +349,7 @@ def arrange(relation: str, rng: Random) -> list[tuple[int, int, int]]:
     return [(side, across[0], along[0]), (side, across[1], along[1])]
 
 
-def _copies(number: int, rng: Random) -> list[tuple[int, int, int]]:
+def copies(number: int, rng: Random) -> list[tuple[int, int, int]]:
     """(side, x, y) of two to five copies that do not touch."""
     middle = 17 + rng.randint(-4, 4)
     if number == 2:

@@ -9,23 +9,8 @@ from collections.abc import Iterable
 from functools import cache
 from itertools import permutations
 
+from unclip.evaluation.colours import COLOURS
 from unclip.randomness import derive_seed
-
-COLOURS: dict[str, tuple[int, int, int]] = {
-    "red": (224, 36, 36),
-    "orange": (249, 115, 22),
-    "yellow": (250, 204, 21),
-    "green": (22, 163, 74),
-    "teal": (20, 184, 166),
-    "blue": (37, 99, 235),
-    "purple": (124, 58, 237),
-    "pink": (236, 72, 153),
-    "brown": (124, 74, 33),
-    "black": (17, 17, 17),
-    "white": (255, 255, 255),
-    "gray": (138, 143, 152),
-}
-"""The colours captions name; a score takes the nearest of these."""
 
 _DEMO = """red apple, red heart, heart, heart suit, grinning cat, cat, cat face, dragon,
 dragon face, rocket, snowman, octopus, pizza, guitar, evergreen tree, deciduous tree,
@@ -48,6 +33,14 @@ def held_concept(cluster: str) -> bool:
 def held_cell(cluster: str, family: str, families: int) -> bool:
     """Split B: 10 % of (cluster, family) cells of clusters drawn in at least three families."""
     return families >= 3 and chance("B", cluster, family) < 0.10
+
+
+def kept_from_evaluator(cluster: str, family: str) -> bool:
+    """A fifth of the cells of B and C, on which the evaluator itself is tested.
+
+    Whole families, since the drawings of one family resemble each other.
+    """
+    return chance("evaluator", cluster, family) < 0.2
 
 
 def held_colour(glyph: str, colour: str) -> bool:

@@ -14,6 +14,10 @@ from unclip.clip.clip import Clip
 from unclip.presets import preset
 
 
+# The tiny model reads few tokens.
+pytestmark = pytest.mark.filterwarnings("ignore::unclip.clip.tokenizer.CaptionCut")
+
+
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("UNCLIP_DTYPE", "fp32")
@@ -55,7 +59,6 @@ def labelled(photos: Path, tmp_path: Path) -> Path:
     return root
 
 
-@pytest.mark.filterwarnings("ignore::unclip.clip.tokenizer.CaptionCut")
 def test_evaluate_writes_a_report_and_goes_on_where_it_stopped(
     tiny_model: Path, photos: Path, judge: Path, command, tmp_path: Path
 ) -> None:
@@ -172,6 +175,7 @@ def test_probe_names_what_is_wrong(tiny_model: Path, labelled: Path, photos: Pat
     assert "label black" in error
 
 
+@pytest.mark.filterwarnings("ignore:files that cannot be read")
 def test_neighbours_finds_an_image_itself_and_keeps_its_index(
     tiny_model: Path, photos: Path, command, tmp_path: Path
 ) -> None:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from unclip.evaluation.objects import both_named, counted, halves, right_counts
+from unclip.evaluation.objects import both_named, close_up, counted, halves, right_counts
 
 
 def boxes(
@@ -25,6 +25,21 @@ def test_halves_show_one_thing_each() -> None:
     assert np.array_equal(second, boxes((44, 30)))
 
 
+def test_a_close_up_fills_the_picture_with_the_thing() -> None:
+    small, large = boxes((40, 6), side=8), boxes((4, 4), side=56)
+    for image in (small, large):
+        found = (close_up(image)[..., 1] < 140).astype(int)  # the thing is red on white
+        rows, columns = np.nonzero(found)
+        assert 0.75 < found.mean() < 0.9
+        assert abs(rows.mean() - 31.5) < 1.5
+        assert abs(columns.mean() - 31.5) < 1.5
+    speck = small.copy()
+    speck[2:4, 60:62] = 0
+    assert np.array_equal(close_up(speck), close_up(small))
+    blank = boxes()
+    assert np.array_equal(close_up(blank), blank)
+
+
 @pytest.mark.parametrize("corners", [[], [(4, 4)], [(4, 4), (4, 40)], [(4, 4), (40, 4), (40, 40)]])
 @pytest.mark.parametrize("scale", [1, 4])
 def test_things_are_counted(corners: list, scale: int) -> None:
@@ -32,11 +47,13 @@ def test_things_are_counted(corners: list, scale: int) -> None:
     assert counted(image) == len(corners)
 
 
-def test_a_gap_within_a_thing_and_dirt_do_not_count() -> None:
-    image = boxes((20, 20))
-    image[25:27] = 250  # a line of two pixels through the thing
+def test_a_small_part_of_a_thing_and_dirt_do_not_count() -> None:
+    image = boxes((20, 20), side=20)
+    image[10:17, 27:34] = 0  # a dot above the thing: an eighth of its pixels
     image[2:5, 2:5] = 0
     assert counted(image) == 1
+    image[44:58, 20:34] = 0  # half of its pixels: another thing
+    assert counted(image) == 2
 
 
 def test_a_spiral_is_one_thing() -> None:

@@ -65,10 +65,16 @@ def test_the_error_of_a_ratio_is_the_spread_of_repeated_draws() -> None:
 
 
 def test_scores_are_corrected_for_chance() -> None:
-    hits, real = bits(1, 1, 0, 0), bits(1, 1, 1, 0)
+    hits, real = bits(1, 1, 0, 0).repeat(10), bits(1, 1, 1, 0).repeat(10)
     assert corrected(hits, real, 0.25).value == pytest.approx((0.5 - 0.25) / (0.75 - 0.25))
     guessing = torch.arange(1000) % 10 == 0
     assert corrected(guessing, torch.ones(1000).bool(), 0.1).value == pytest.approx(0)
+
+
+def test_an_evaluator_that_guesses_on_real_pictures_says_nothing() -> None:
+    guessing = torch.arange(1000) % 10 == 0
+    assert math.isnan(corrected(guessing, guessing, 0.1).value)
+    assert math.isnan(corrected(guessing, ~guessing, 0.95).value)
 
 
 def test_chance_of_several_right_candidates() -> None:

@@ -1,19 +1,27 @@
 import json
+from collections import Counter
 
+import candidates
+import enlarging
 import evaluate
 import evaluator
 import numpy as np
 import pytest
 import scores
+import torch
+from candidates import Candidates
 from held_out import held_out
+from judge import Judge
 from scenes import Scenes
-from splits import COLOURS, held_colour, held_colour_pairs
+from splits import held_colour, held_colour_pairs, kept_from_evaluator
 
 from unclip.clip.clip import Clip, ClipConfig
 from unclip.clip.text import TextConfig
 from unclip.clip.tokenizer import Tokenizer
 from unclip.clip.vision import ViTConfig
 from unclip.decoder.decoder import Decoder
+from unclip.evaluation.colours import asked_colours, coloured
+from unclip.evaluation.report import Report
 from unclip.pipeline import Slot, UnCLIP
 from unclip.presets import preset
 from unclip.prior.diffusion_prior import DiffusionPrior
@@ -26,47 +34,21 @@ def source(packed) -> Scenes:
     return Scenes(packed)
 
 
-def picture(glyph: str, background: str, side: int = 16) -> np.ndarray:
-    image = np.empty((64, 64, 3), np.uint8)
-    image[:] = COLOURS[background]
-    start = (64 - side) // 2
-    image[start : start + side, start : start + side] = COLOURS[glyph]
-    return image
-
-
-@pytest.mark.parametrize("glyph", COLOURS)
-@pytest.mark.parametrize("background", COLOURS)
-def test_colours_are_read_from_pixels(glyph, background):
-    expected = (None if glyph == background else glyph, background)
-    assert scores.colours_of(picture(glyph, background)) == expected
-
-
-def test_colours_survive_noise_smaller_than_half_their_distance():
-    rng = np.random.default_rng(0)
-    noisy = picture("red", "teal").astype(int) + rng.integers(-25, 26, (64, 64, 3))
-    assert scores.colours_of(noisy.clip(0, 255).astype(np.uint8)) == ("red", "teal")
-
-
-def test_a_few_stray_pixels_are_no_glyph():
-    image = picture("white", "white")
-    image[30:36, 30:36] = COLOURS["blue"]  # 36 of 4,096: below 1 %
-    assert scores.colours_of(image) == (None, "white")
-    image[30:37, 30:36] = COLOURS["blue"]
-    assert scores.colours_of(image) == ("blue", "white")
-
-
-def test_swapped_and_half_right_colours_are_told_apart():
-    images = [picture("red", "blue"), picture("blue", "red"), picture("green", "blue")]
-    right = scores.coloured(images, [("red", "blue")] * 3)
-    assert right.tolist() == [[True, True], [False, False], [False, True]]
+@pytest.fixture
+def few(monkeypatch) -> None:
+    """As many candidates as there are animals."""
+    monkeypatch.setattr(candidates, "CANDIDATES", 20)
+    monkeypatch.setattr(candidates, "SAME_STYLE", 6)
+    monkeypatch.setattr(candidates, "WORDS", 30)
 
 
 @pytest.mark.parametrize("split", ["D trained", "D"])
 def test_the_colour_measure_is_right_on_composed_scenes(source, split):
     questions = held_out(source, split, 60)
     images, asked = [q.image for q in questions], [q.colours for q in questions]
-    assert scores.coloured(images, asked).all()
-    assert not scores.coloured(images, [pair[::-1] for pair in asked]).any(axis=1).any()
+    assert [asked_colours(q.caption) for q in questions] == asked
+    assert coloured(images, asked).all()
+    assert not coloured(images, [pair[::-1] for pair in asked]).any()
 
 
 def test_trained_colours_are_trained(source):
@@ -79,49 +61,122 @@ def test_trained_colours_are_trained(source):
         assert ink != paper
 
 
-def test_everything_shows_what_training_never_does(packed):
+def test_the_evaluator_learns_all_splits_but_what_examines_it(packed):
     scenes = Scenes(packed, everything=True)
-    splits = {placed.row.split for i in range(300) for placed in scenes.scene(i).placed}
-    assert {"train", "B", "C"} <= splits
+    rows = [placed.row for i in range(600) for placed in scenes.scene(i).placed]
+    assert {"train", "B"} <= {row.split for row in rows}
+    held = [row for row in rows if row.split in ("B", "C")]
+    assert not any(kept_from_evaluator(row.cluster, row.art.family) for row in held)
     trained = Scenes(packed)
     splits = {placed.row.split for i in range(300) for placed in trained.scene(i).placed}
     assert splits == {"train"}
 
 
-def test_retrieval_of_an_exact_case():
-    captions = np.eye(4)
-    images = np.array([[1, 0, 0, 0], [0.8, 0.6, 0, 0], [0, 0, 1, 0], [0, 0, 0.6, 0.8]])
-    assert scores.retrieved(images, captions).tolist() == [True, False, True, True]
-    assert scores.retrieved(images, captions, k=2).all()
-    assert scores.retrieved(captions, images).tolist() == [True, True, True, True]
+def test_the_evaluator_is_examined_on_what_it_never_saw(source):
+    questions = held_out(source, "evaluator", 100)
+    assert questions
+    for question in questions:
+        (row,) = question.rows
+        assert row.split in ("B", "C")
+        assert kept_from_evaluator(row.cluster, row.art.family)
 
 
-def test_an_evaluator_that_sees_no_difference_retrieves_nothing():
-    same = np.tile([1.0, 0.0], (5, 1))
-    assert not scores.retrieved(same, same).any()
-    assert not scores.preferred(same, same, same).any()
-
-
-def test_shares_and_their_standard_errors():
-    hits = np.array([True, True, True, False])
-    score = scores.share(hits)
-    assert (score.value, score.n) == (0.75, 4)
-    assert score.standard_error == pytest.approx((0.75 * 0.25 / 4) ** 0.5)
-    assert scores.share_of(hits, hits) == scores.Score(1.0, 0.0, 4)
-    ratio = scores.share_of(
-        np.array([True, False, False, False]), np.array([True, True, False, False])
-    )
-    # ratio 1/2; residuals 1/2, −1/2, 0, 0 have variance 1/8; SE = sqrt(1/8 / 4) / (1/2)
-    assert ratio.value == 0.5
-    assert ratio.standard_error == pytest.approx((1 / 8) ** 0.5)
-    assert np.isnan(scores.share_of(hits, np.zeros(4, bool)).value)
+def test_half_of_the_evaluators_examples_show_one_emoji(packed):
+    scenes = evaluator.Examples(packed, everything=True)
+    shown = [scenes.scene(i) for i in range(300)]
+    kinds = Counter(scene.kind for scene in shown)
+    assert kinds["emoji"] / 300 > evaluator.ALONE
+    assert scenes.scene(7) == evaluator.Examples(packed, everything=True).scene(7)
 
 
 def test_questions_for_retrieval_have_different_captions(source):
-    questions = evaluate.distinct(source, 60)
+    questions = scores.distinct(source, 60)
     assert len({question.caption for question in questions}) == 60
     assert questions[0].key == "train/0"
-    assert [q.key for q in questions[:20]] == [q.key for q in evaluate.distinct(source, 20)]
+    assert [q.key for q in questions[:20]] == [q.key for q in scores.distinct(source, 20)]
+
+
+@pytest.mark.usefixtures("few")
+def test_candidates_of_a_cell_hold_its_concept_in_every_style_and_its_style(source):
+    drawn_in = {row.art.styles[0] for row in source.atlas.rows if not row.icon}
+    for question in held_out(source, "B", 12):
+        options = Candidates(source).cell(question.rows[0], question.key)
+        assert options == Candidates(source).cell(question.rows[0], question.key)
+        assert options[0].caption == question.caption
+        assert len({option.caption for option in options}) == len(options) == 20
+        own = [option.style for option in options if option.concept == options[0].concept]
+        assert sorted(own) == sorted(drawn_in)
+        assert sum(option.style == options[0].style for option in options) == 1 + 6
+
+
+@pytest.mark.usefixtures("few")
+def test_candidates_never_name_what_is_in_the_picture_twice(source):
+    for question in held_out(source, "E", 12):
+        nouns = Candidates(source).nouns("a thing", question.rows, question.key)
+        assert len(set(nouns)) == 20
+        assert not {f"a {row.names['en'][0]}" for row in question.rows} & set(nouns[1:])
+
+
+@pytest.mark.usefixtures("few")
+def test_every_meaning_of_an_unseen_word_is_right(source):
+    for split, language in (("S", "en"), ("S ko", "ko")):
+        for question in held_out(source, split, 12):
+            held = source.atlas.held_keywords
+            assert question.rows[0].concept in question.concepts
+            assert all(question.caption in held[c][language] for c in question.concepts)
+            options = Candidates(source).words(question.concepts, question.key)
+            assert len(options) == 30
+            right = [option.concept for option in options if option.concept in question.concepts]
+            assert sorted(right) == sorted(question.concepts)
+
+
+def test_counts_say_and_show_the_number(source):
+    words = {2: "two", 3: "three", 4: "four", 5: "five"}
+    for question in held_out(source, "counts", 40):
+        assert question.caption.startswith(words[question.number])
+        assert len(question.rows) == 1
+    right = [q.number for q in held_out(source, "counts", 40)]
+    from unclip.evaluation.objects import right_counts
+
+    shown = right_counts([q.image for q in held_out(source, "counts", 40)], right)
+    assert shown.float().mean() > 0.9, "the drawings here are plain squares"
+
+
+def test_korean_questions_name_concept_and_style(source):
+    asked = [q.korean for q in held_out(source, "B", 12)]
+    assert all(korean.endswith(" 스타일") for korean in asked)
+
+
+def test_the_nearest_training_image_is_a_training_image(source, tiny, small_evaluator, tmp_path):
+    judge = Judge(tiny, small_evaluator, tmp_path)
+    questions = held_out(source, "B", 4)
+    pictures = scores.nearest_training_images(judge, source, questions)
+    from held_out import alone_on_white
+
+    trained = {
+        alone_on_white(source, row).tobytes() for row in source.atlas.rows if row.split == "train"
+    }
+    assert all(picture.tobytes() in trained for picture in pictures)
+
+
+def test_quarters_hold_every_pixel_once():
+    pictures = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
+    parts = scores.quarters(pictures)
+    assert parts.shape == (8, 2, 2, 3)
+    assert sorted(parts.ravel()) == sorted(pictures.ravel())
+    assert np.array_equal(parts[0], pictures[0, :2, :2])
+
+
+def test_psnr_has_a_closed_form():
+    truth = torch.zeros(3, 8, 8)
+    assert enlarging.psnr(truth + 0.2, truth) == pytest.approx(20.0)  # 10 log10(2² / 0.2²)
+    assert enlarging.psnr(truth, truth) == pytest.approx(60.0)
+
+
+def test_the_busiest_tile_is_compared():
+    image = torch.zeros(3, 128, 256)
+    image[:, 70:100, 140:150] = 1
+    assert enlarging.busiest(image) == (slice(64, 128), slice(128, 192))
 
 
 @pytest.fixture(scope="module")
@@ -146,43 +201,37 @@ def small_evaluator(source) -> Clip:
 
 
 @SHORT_CONTEXT
-def test_the_report_is_complete_and_the_same_every_time(source, tiny, small_evaluator):
-    judge = evaluate.Judge(tiny, small_evaluator)
-    rows = evaluate.evaluate(judge, source, 4)
-    report = evaluate.report_of(judge, rows, "4567", seconds=1.0)
-    report = json.loads(json.dumps(report, allow_nan=False))
-    assert (report["model"], report["fingerprint"]) == ("tiny", "0123")
-    assert report["options"]["size"] == 64
-    assert all(
-        set(row) == {"about", "pictures", "measure", "score", "bar"} for row in report["rows"]
-    )
-    assert all(row["score"]["n"] == 4 for row in report["rows"])
-    bars = {(row["about"], row["pictures"], row["measure"]): row["bar"] for row in report["rows"]}
-    assert len(bars) == len(rows)
-    assert bars["training captions", "drawn", "caption by image, R@1, share of real"] == 0.3
-    assert bars["colours, trained pairs", "drawn", "glyph and background"] == 0.6
-    assert not any(bar for (_, pictures, _), bar in bars.items() if pictures == "real")
-    real = [row for row in rows if row.pictures == "real" and row.about.startswith("colours")]
-    assert [row.score.value for row in real] == [1, 1, 1, 0] * 2
-    assert len(judge.sheets) == 4
-    assert evaluate.table_of(rows).row_count == len(rows)
-    again = evaluate.evaluate(evaluate.Judge(tiny, small_evaluator), source, 4)
-    assert evaluate.report_of(judge, again, "4567", seconds=1.0) == report
+@pytest.mark.usefixtures("few")
+def test_the_report_is_complete_and_the_same_every_time(
+    packed, tiny, small_evaluator, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(scores, "examine", lambda judge, source: [])
+    parts = (*evaluate.PARTS, "distances", "upsamplers")
 
+    def report(folder: str) -> tuple[dict, Judge]:
+        judge = Judge(tiny, small_evaluator, tmp_path / folder)
+        rows = evaluate.evaluate(judge, packed, 4, parts)
+        whole = Report("tiny", {}, rows, judge.sheets)
+        whole.write(tmp_path / folder)
+        return json.loads((tmp_path / folder / "report.json").read_text()), judge
 
-@SHORT_CONTEXT
-def test_pictures_do_not_depend_on_how_many_are_drawn(source, tiny, small_evaluator):
-    questions = held_out(source, "D", 3)
-    judge = evaluate.Judge(tiny, small_evaluator)
-    alone, together = judge.draw(questions[:1])[0], judge.draw(questions)[0]
-    # Sums of another batch size round differently, which may tip a pixel.
-    assert np.abs(alone.astype(int) - together).max() <= 1
-    other = evaluate.Judge(tiny, small_evaluator, seed=1).draw(questions[:1])[0]
-    assert np.abs(alone.astype(int) - other).max() > 1
+    first, judge = report("first")
+    rows = {(r["about"], r["pictures"], r["measure"]): r for r in first["rows"]}
+    assert len(rows) == len(first["rows"])
+    bars = [row["bar"] for row in first["rows"] if row["bar"] is not None]
+    assert sorted(bars) == [0.0, 0.25, 0.6, 0.6, 0.6, 0.75, 0.75, 0.85, 0.95, 5.0]
+    assert all(row["bar"] is None for (_, kind, _), row in rows.items() if kind == "real")
+    real = [r for (about, kind, _), r in rows.items() if "colours" in about and kind == "real"]
+    assert [row["score"]["value"] for row in real] == [1, 1, 1, 0] * 2
+    assert len(judge.sheets) == 10
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "first").rglob("0*.png")}
+    again, _ = report("first")
+    assert again == first
+    assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
 
 
 def test_the_evaluator_is_another_clip():
     ours, theirs = evaluator.EVALUATOR, preset("emoji").clip
     assert ours.image.kind != theirs.image.kind
-    assert ours.loss != theirs.loss
+    assert ours.text.vocabulary != theirs.text.vocabulary
     assert evaluator.TRAINING.seed != preset("emoji").training["clip"].seed

@@ -124,7 +124,7 @@ def neighbours(
     index = watch(index_folder(clip, fingerprint, folder))
     if index.skipped:
         warnings.warn(
-            f"{len(index.skipped)} files cannot be read, such as {index.skipped[0]}", stacklevel=2
+            f"files that cannot be read: {len(index.skipped)}, such as {index.skipped[0]}", stacklevel=2
         )
     found = index.nearest(wanted, count)
     for path, cosine in found:

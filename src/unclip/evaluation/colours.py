@@ -4,7 +4,7 @@ No network takes part. Knows twelve colours by name, unless it is given others.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -73,7 +73,7 @@ def colours_of(
 
 
 def coloured(
-    images: Sequence[UInt8[np.ndarray, "h w 3"]], asked: Sequence[tuple[str, str]]
+    images: Iterable[UInt8[np.ndarray, "h w 3"]], asked: Sequence[tuple[str, str]]
 ) -> Bool[Tensor, "n 2"]:
     """Whether the glyph, and whether the background, of each image has the colour asked for."""
     shown = [colours_of(image) for image in images]

@@ -5,7 +5,8 @@ Every picture has its own seed, derived from its key: how many are drawn togethe
 
 import hashlib
 import json
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -95,10 +96,10 @@ def pixels(images: Float[Tensor, "b 3 h w"]) -> np.ndarray:
     return np.stack([np.asarray(to_pil(image)) for image in images])
 
 
-def side_by_side(pictures: Sequence[Sequence[np.ndarray]], shown: int) -> list[Image.Image]:
+def side_by_side(pictures: Sequence[Iterable[np.ndarray]], shown: int) -> list[Image.Image]:
     """Cells of a sheet: the same question answered in turn by each kind of picture."""
-    count = min(shown, *(len(kind) for kind in pictures))
-    return [Image.fromarray(np.concatenate([k[i] for k in pictures], axis=1)) for i in range(count)]
+    together = islice(zip(*pictures, strict=False), shown)
+    return [Image.fromarray(np.concatenate(cell, axis=1)) for cell in together]
 
 
 def _check(
@@ -120,7 +121,7 @@ def _check(
         )
 
 
-def stacked(pictures: Sequence[np.ndarray]) -> Float[Tensor, "n 3 h w"]:
+def stacked(pictures: Iterable[np.ndarray]) -> Float[Tensor, "n 3 h w"]:
     """8-bit pictures of one size as a tensor in [-1, 1]."""
-    array = torch.from_numpy(np.stack(pictures))
+    array = torch.from_numpy(np.stack(list(pictures)))
     return array.movedim(-1, 1).float().div_(127.5).sub_(1)

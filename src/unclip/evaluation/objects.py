@@ -4,12 +4,13 @@ Two-object relations are judged without a grammar: whoever drew the right noun i
 the relation. Counting is done on pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
@@ -24,13 +25,18 @@ DIFFERENT = 40
 """Levels of any channel that a pixel of a thing differs from the background."""
 SMALLEST = 0.01
 """Share of the picture below which a patch is dirt."""
+SPECK = 0.002
+"""Share of the picture below which a patch is no part of a thing."""
+MARGIN = 0.06
+"""Share of a thing's size that a close-up shows around it."""
+LIKE = 0.3
+"""Share of the largest patch that another thing has at least."""
 
 
 def halves(image: Pixels, relation: Relation) -> tuple[Pixels, Pixels]:
     """The half of the first thing and that of the second, each with the other one painted over.
 
-    Both keep the picture's size, so that things stay as large as an evaluator knows them; the
-    paint is the commonest colour of the picture's border.
+    Both keep the picture's size; the paint is the commonest colour of the picture's border.
     """
     paint = _border_colour(image)
     first, second = image.copy(), image.copy()
@@ -40,6 +46,27 @@ def halves(image: Pixels, relation: Relation) -> tuple[Pixels, Pixels]:
     else:
         first[middle:], second[:middle] = paint, paint
     return first, second
+
+
+def close_up(image: Pixels) -> Pixels:
+    """A square around everything that is not background, enlarged to the picture's size.
+
+    Evaluators know things that fill a picture better than small ones. Specks are left out; of a
+    picture without any thing nothing is cut.
+    """
+    labels = _components(_mask(image))
+    found, sizes = labels[labels > 0].unique(return_counts=True)
+    kept = torch.isin(labels, found[sizes >= SPECK * labels.numel()])
+    if not kept.any():
+        return image
+    rows, columns = kept.any(dim=1).nonzero(), kept.any(dim=0).nonzero()
+    top, bottom, left, right = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
+    side = round((1 + 2 * MARGIN) * int(max(bottom - top, right - left))) + 1
+    middle = int(top + bottom) / 2, int(left + right) / 2
+    y, x = (round(centre - side / 2) for centre in middle)
+    canvas = Image.new("RGB", (side, side), tuple(_border_colour(image).tolist()))
+    canvas.paste(Image.fromarray(image), (-x, -y))
+    return np.asarray(canvas.resize(image.shape[1::-1], Image.Resampling.BICUBIC))
 
 
 def both_named(
@@ -61,27 +88,29 @@ def both_named(
     return (one < k) & (two < k)
 
 
-def counted(image: Pixels, reach: int = 1) -> int:
-    """Number of separate things on a plain background.
+def counted(image: Pixels) -> int:
+    """Number of separate things of like size on a plain background.
 
-    Args:
-        image: the picture.
-        reach: parts at most twice this many pixels apart (of 64) are one thing.
+    A patch counts if it is no speck and has a good share of the largest one's pixels, so that a
+    dot beside a thing is not another thing.
     """
-    difference = np.abs(image.astype(np.int32) - _border_colour(image).astype(np.int32))
-    mask = torch.from_numpy((difference > DIFFERENT).any(axis=2))
-    reach = max(1, round(reach * min(mask.shape) / 64))
-    grown = functional.max_pool2d(mask[None].float(), 2 * reach + 1, stride=1, padding=reach)[
-        0
-    ].bool()
-    labels = _components(grown)
-    found, sizes = labels[mask].unique(return_counts=True)
-    return int((sizes[found > 0] >= SMALLEST * mask.numel()).sum())
+    mask = _mask(image)
+    found, sizes = _components(mask)[mask].unique(return_counts=True)
+    if not len(found):
+        return 0
+    least = max(SMALLEST * mask.numel(), LIKE * int(sizes.max()))
+    return int((sizes >= least).sum())
 
 
-def right_counts(images: Sequence[Pixels], asked: Sequence[int]) -> Bool[Tensor, " n"]:
+def right_counts(images: Iterable[Pixels], asked: Sequence[int]) -> Bool[Tensor, " n"]:
     """Whether each picture shows as many things as asked for."""
     return torch.tensor([counted(i) == number for i, number in zip(images, asked, strict=True)])
+
+
+def _mask(image: Pixels) -> Bool[Tensor, "h w"]:
+    """Pixels that are not background."""
+    difference = np.abs(image.astype(np.int32) - _border_colour(image).astype(np.int32))
+    return torch.from_numpy((difference > DIFFERENT).any(axis=2))
 
 
 def _components(mask: Bool[Tensor, "h w"]) -> Int[Tensor, "h w"]:

@@ -74,7 +74,13 @@ def corrected(
         real: of the real pictures for the same questions.
         chance: share that guessing reaches, such as k of the number of candidates; of all
             questions, or of each.
+
+    Where the evaluator hardly beats chance on real pictures (by less than two standard errors)
+    its verdict on drawn ones says nothing: NaN.
     """
+    reach = mean(real.double() - chance)
+    if not reach.value > 2 * reach.standard_error:
+        return Score(math.nan, math.nan, len(hits))
     return ratio(hits.double() - chance, real.double() - chance)
 
 
