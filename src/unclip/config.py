@@ -35,7 +35,7 @@ class Config(BaseModel):
 
         Where they name another ``kind``, nothing of the old kind's fields is kept.
         """
-        return type(self).parse(_merged(self.model_dump(), values), source=source)
+        return type(self).parse(merged(self.model_dump(), values), source=source)
 
     def override(self: C, assignments: Mapping[str, str]) -> C:
         """Return a copy with dotted fields replaced, such as ``{"network.channels": "64"}``.
@@ -67,14 +67,15 @@ class Config(BaseModel):
             node = getattr(node, name)
 
 
-def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """``new`` put over ``old``, level by level."""
     if new.get("kind", old.get("kind")) != old.get("kind"):
         return dict(new)  # fields of one kind mean nothing to another
     both = dict(old)
     for name, value in new.items():
         inner = both.get(name)
         nested = isinstance(inner, Mapping) and isinstance(value, Mapping)
-        both[name] = _merged(inner, value) if nested else value  # type: ignore[arg-type]
+        both[name] = merged(inner, value) if nested else value  # type: ignore[arg-type]
     return both
 
 

@@ -40,7 +40,9 @@ _FONTS = (
 _READABLE = 128
 
 
-def decode(source: bytes | str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode(
+    source: bytes | str | Path, max_pixels: int = MAX_PIXELS, *, name: str | None = None
+) -> Image.Image:
     """Read an image file as upright 8-bit RGB.
 
     EXIF rotation is applied, transparency is composited on white, 16-bit is reduced to 8, and
@@ -49,13 +51,30 @@ def decode(source: bytes | str | Path, max_pixels: int = MAX_PIXELS) -> Image.Im
     Args:
         source: the bytes of a file, or its path.
         max_pixels: the largest width × height that is read.
+        name: what errors call it; the path, if there is one.
 
     Raises:
         ImageError: it is no image, is damaged, or is too large.
     """
-    with _opened(source, max_pixels) as (image, name), _reading(name):
+    with _opened(source, max_pixels, name) as (image, known), _reading(known):
         image.load()
         return _rgb(_upright(image))
+
+
+def opacity(
+    source: bytes | str | Path, max_pixels: int = MAX_PIXELS, *, name: str | None = None
+) -> Image.Image | None:
+    """The upright alpha channel of an image file, 8-bit grey; None where all is opaque.
+
+    Raises:
+        ImageError: as `decode`.
+    """
+    with _opened(source, max_pixels, name) as (image, known), _reading(known):
+        image.load()
+        if not image.has_transparency_data or image.mode[0] in "IF":
+            return None  # deep grey pixels know a transparent value at most
+        alpha = _upright(image).convert("RGBA").getchannel("A")
+        return None if alpha.getextrema() == (255, 255) else alpha
 
 
 def to_tensor(image: Image.Image | UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "3 h w"]:
@@ -107,18 +126,27 @@ def save_png(image: Image.Image, path: str | Path, metadata: dict[str, Any]) -> 
     Raises:
         ImageError: ``path`` exists (it is never overwritten) or cannot be written.
     """
-    path = Path(path)
     text = PngImagePlugin.PngInfo()
     text.add_itxt(_RECIPE, json.dumps(metadata, ensure_ascii=False))
     encoded = io.BytesIO()
     image.save(encoded, "PNG", pnginfo=text)
+    write_new(path, encoded.getbuffer())
+
+
+def write_new(path: str | Path, content: bytes | memoryview) -> None:
+    """Write a file in one piece or not at all.
+
+    Raises:
+        ImageError: ``path`` exists (it is never overwritten) or cannot be written.
+    """
+    path = Path(path)
     # Beside the target: a rename is atomic only within one file system.
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         if os.path.lexists(path):
             raise FileExistsError
         with beside.open("xb") as file:
-            file.write(encoded.getbuffer())
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         _publish(beside, path)
@@ -186,6 +214,36 @@ def contact_sheet(
     return sheet
 
 
+def labelled_grid(
+    rows: Sequence[Sequence[Image.Image]], across: Sequence[str], down: Sequence[str]
+) -> Image.Image:
+    """Arrange pictures in rows and columns whose labels stand above and to the left.
+
+    Pictures of less than 128 pixels are shown at a whole multiple of their size.
+    """
+    flat = _readable([image for row in rows for image in row])
+    width, height = (max(image.size[axis] for image in flat) for axis in (0, 1))
+    gap, line = 8, max(13, width // 18)
+    font = _font("".join((*across, *down)), line)
+    side = gap + max((round(font.getlength(label)) for label in down), default=0)
+    top = round(1.8 * line)
+    columns = len(across)
+    size = (side + columns * (width + gap) + gap, top + len(rows) * (height + gap))
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, label in enumerate(across):
+        shown = "".join(_wrap(label, width, font.getlength, lines=1))
+        left = side + gap + column * (width + gap)
+        draw.text((left + (width - font.getlength(shown)) / 2, line // 4), shown, "black", font)
+    for row, label in enumerate(down):
+        middle = top + row * (height + gap) + (height - line) // 2
+        draw.text((gap, middle), label, "black", font)
+    for place, image in enumerate(flat):
+        row, column = divmod(place, columns)
+        sheet.paste(image, (side + gap + column * (width + gap), top + row * (height + gap)))
+    return sheet
+
+
 def _readable(images: Sequence[Image.Image]) -> list[Image.Image]:
     """Repeat pixels until the widest picture leaves room for words."""
     factor = -(-_READABLE // max(image.width for image in images))
@@ -196,9 +254,11 @@ def _readable(images: Sequence[Image.Image]) -> list[Image.Image]:
 
 
 @contextlib.contextmanager
-def _opened(source: bytes | str | Path, max_pixels: int) -> Iterator[tuple[Image.Image, str]]:
+def _opened(
+    source: bytes | str | Path, max_pixels: int, name: str | None = None
+) -> Iterator[tuple[Image.Image, str]]:
     """Open lazily and refuse by the header; yields the image and the name for errors."""
-    name = f"{len(source)} bytes" if isinstance(source, bytes) else str(source)
+    name = name or (f"{len(source)} bytes" if isinstance(source, bytes) else str(source))
     with _reading(name):
         Image.init()
         file = io.BytesIO(source) if isinstance(source, bytes) else source

@@ -211,9 +211,17 @@ class UnCLIP:
         options: GenerateOptions,
         randomness: Randomness,
         known: Mapping[int, Known] | None = None,
+        *,
+        start: int = 0,
     ) -> Sampling:
-        """Enlarge the decoder's images to the size asked for; ``known`` parts are kept."""
+        """Enlarge the decoder's images to the size asked for; ``known`` parts are kept.
+
+        Images of other sizes than the decoder's need not pass through the upsamplers that draw
+        ``start`` pixels or less.
+        """
         for size, slot in self.refiners(options):
+            if size <= start:
+                continue
             images = yield from slot.sample(
                 partial(
                     Upsampler.sample,

@@ -88,3 +88,43 @@ def test_options_to_clip_do_not_touch_an_inversion() -> None:
     clipping = ddim(20).model_copy(update={"clip": "static"})
     a, b = (finish(invert(process, network, x0, o, stage="test")) for o in (clipping, ddim(20)))
     assert torch.equal(a, b)
+
+
+def test_flat_data_end_as_noise_if_the_first_step_adds_some() -> None:
+    # Data that never vary have ε̂ = 0, and would come back to x_T = 0: an image's plain areas.
+    process = Process(DiffusionConfig())
+    network = network_of(process, lambda x, a, s: torch.full_like(x, 0.4))
+    x0, (noise,) = torch.full((4000, 3), 0.4, dtype=torch.float64), noises(1, 4000, 3)
+    options = ddim(50)
+    bare = finish(invert(process, network, x0, options, stage="test"))
+    x_T = finish(invert(process, network, x0, options, stage="test", noise=noise))
+    assert float(bare.std()) < 1e-6
+    torch.testing.assert_close(x_T, noise, rtol=0, atol=1e-3)
+    back = finish(sample(process, network, x_T, options, Prepared([]), stage="test"))
+    torch.testing.assert_close(back, x0)
+
+
+def test_noise_of_the_first_step_does_not_show() -> None:
+    process, mixture = Process(DiffusionConfig()), Mixture(std=0.35)
+    network = network_of(process, mixture.denoise)
+    x0 = mixture.draw(200, seed=0).double()
+    (noise,) = noises(1, *x0.shape)
+    options = ddim(250)
+    for iterations, limit in ((0, 0.02), (60, 0.01)):
+        x_T = finish(
+            invert(process, network, x0, options, stage="t", iterations=iterations, noise=noise)
+        )
+        back = finish(sample(process, network, x_T, options, Prepared([]), stage="test"))
+        assert rms(back - x0) < limit
+
+
+def test_iterations_stop_when_nothing_moves() -> None:
+    process, calls = Process(DiffusionConfig()), []
+    exact = network_of(process, gaussian(0.3))
+
+    def network(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        calls.append(int(t[0]))
+        return exact(x, t)
+
+    finish(invert(process, network, 0.3 * noises(1, 9, 1)[0], ddim(20), stage="t", iterations=500))
+    assert len(calls) < 20 * 60

@@ -3,13 +3,25 @@
 from cyclopts import App, Parameter
 
 from unclip import __version__
+from unclip.cli.again import again
 from unclip.cli.classify import attack, classify
+from unclip.cli.embed import decode, embed
 from unclip.cli.evaluate import evaluate
 from unclip.cli.generate import generate
 from unclip.cli.import_weights import import_weights
 from unclip.cli.info import info
+from unclip.cli.manipulate import (
+    edit,
+    inpaint,
+    interpolate,
+    mix,
+    reconstruct,
+    upscale,
+    vary,
+)
 from unclip.cli.merge import merge
 from unclip.cli.probe import neighbours, probe
+from unclip.cli.sweep import sweep
 from unclip.cli.train import train
 
 app = App(
@@ -20,6 +32,10 @@ app = App(
     help_format="markdown",
 )
 app.command(generate)
+for command in (vary, interpolate, mix, edit, inpaint, upscale, reconstruct):
+    app.command(command)
+for command in (embed, decode, sweep, again):
+    app.command(command)
 app.command(train)
 app.command(merge)
 app.command(info)

@@ -1,23 +1,22 @@
 """``unclip generate``: images from prompts."""
 
-import json
-import math
-import os
-import re
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from unclip.cli.output import (
+    check_output,
+    free_name,
+    report,
+    save_sheet,
+    warn_of_other_bits,
+)
 from unclip.cli.progress import watch
-from unclip.errors import CheckpointError, ImageError, OptionError, PromptError
+from unclip.errors import CheckpointError, ImageError, PromptError
 from unclip.options import GenerateOptions
-
-if TYPE_CHECKING:
-    from unclip.pipeline import Generated
 
 
 def generate(
@@ -73,14 +72,14 @@ def generate(
         texts = texts or [recipe["prompt"]]
         before = GenerateOptions.parse(recipe["options"], source=str(like))
         options = options.over(before.over(pipeline.defaults))
-        _warn_of_other_bits(like, recipe.get("computed"), pipeline.computed(1))
+        warn_of_other_bits(like, recipe.get("computed"), pipeline.computed(1))
     check_prompts(texts)
     complete = options.over(pipeline.defaults)
-    single = _check_output(output, sheet, len(texts) * complete.images)
+    single = check_output(output, sheet, len(texts) * complete.images)
     made = []
     for group in _groups(texts, complete):
         for generated in watch(pipeline.stream(group, options)):
-            path = output if single else _free_name(output, generated.prompt, generated.seed)
+            path = output if single else free_name(output, generated.prompt, generated.seed)
             generated.save(path)
             made.append(generated)
             facts: dict[str, Any] = {"path": str(path), "prompt": generated.prompt}
@@ -88,23 +87,11 @@ def generate(
             score = generated.score
             said = "" if score is None else f"score {score:.3f}  "
             facts["score"] = None if score is None else round(score, 4)
-            _report(json_lines, f"{path}  {said}{generated.prompt}", facts)
+            report(json_lines, f"{path}  {said}{generated.prompt}", facts)
     if sheet:
-        _save_sheet(sheet, made)
-        _report(json_lines, str(sheet), {"sheet": str(sheet)})
-
-
-def _report(as_json: bool, line: str, facts: dict[str, Any]) -> None:
-    print(json.dumps(facts, ensure_ascii=False) if as_json else line, flush=True)
-
-
-def _save_sheet(path: Path, made: "list[Generated]") -> None:
-    from unclip.images import contact_sheet, save_png
-
-    columns = math.ceil(math.sqrt(len(made)))
-    captions = [generated.prompt for generated in made]
-    picture = contact_sheet([generated.image for generated in made], columns, captions)
-    save_png(picture, path, {"software": made[0].recipe["software"], "command": "sheet"})
+        captions = [generated.prompt for generated in made]
+        save_sheet(sheet, [generated.image for generated in made], captions, made[0].recipe)
+        report(json_lines, str(sheet), {"sheet": str(sheet)})
 
 
 def _groups(prompts: Sequence[str], options: GenerateOptions) -> Iterator[list[str]]:
@@ -139,49 +126,3 @@ def _recipe(image: Path, fingerprint: str, model: str) -> dict[str, Any]:
             f"{model} is another ({fingerprint}); name the right one with --model"
         )
     return recipe
-
-
-def _warn_of_other_bits(image: Path, then: dict[str, Any] | None, now: dict[str, Any]) -> None:
-    """Say why the same recipe may not give the same pixels."""
-    changed = [
-        f"{name} {then[name]}, now {now[name]}" for name in now if then and then[name] != now[name]
-    ]
-    if changed:
-        warnings.warn(
-            f"{image} was computed with {'; '.join(changed)}: expect small differences",
-            stacklevel=2,
-        )
-
-
-def _check_output(output: Path, sheet: Path | None, images: int) -> bool:
-    """Whether ``output`` names the one image; find out now, not after minutes of drawing."""
-    from unclip.images import SUFFIXES
-
-    ending = output.suffix.lower().lstrip(".")
-    single = ending == "png" and not output.is_dir()
-    if single and images > 1:
-        raise OptionError(f"--output {output} is one file, but {images} images: give a folder")
-    if not single and (output.is_file() or (ending in SUFFIXES and not output.is_dir())):
-        raise OptionError(f"--output {output}: images are PNG, give a folder or NAME.png")
-    files = [file for file in (output if single else None, sheet) if file]
-    for file in files:
-        if os.path.lexists(file):
-            raise ImageError(f"{file} exists and is never overwritten; choose another name")
-    if files[1:] and output.resolve() == files[1].resolve():
-        raise OptionError(f"--output and --sheet are both {output}; give the sheet another name")
-    for folder in [file.parent for file in files] + ([] if single else [output]):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ImageError(f"{folder} cannot be made: {error.strerror}") from None
-    return single
-
-
-def _free_name(folder: Path, prompt: str, seed: int) -> Path:
-    words = re.sub(r"[^\w]+", "-", prompt.lower()).strip("-")[:60].strip("-") or "image"
-    path = folder / f"{words}-{seed}.png"
-    count = 1
-    while path.exists():
-        count += 1
-        path = folder / f"{words}-{seed}-{count}.png"
-    return path

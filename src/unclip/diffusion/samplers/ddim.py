@@ -88,13 +88,21 @@ def _settled(
     iterations: int,
     prediction: Prediction,
 ) -> tuple[Tensor, Prediction]:
-    """Iterate x_t = a x + b x̂0(x_t) + c ε̂(x_t) from ``moved`` until rounding or the limit."""
+    """Iterate x_t = a x + b x̂0(x_t) + c ε̂(x_t) from ``moved`` until rounding or the limit.
+
+    Where the network is too steep to converge, the iteration ends before it runs away.
+    """
     on_x, on_x0, on_noise = factors
     tolerance = 8 * torch.finfo(x.dtype).eps
+    least = math.inf
     for _ in range(iterations):
         prediction = denoiser(moved, place)
-        last, moved = moved, on_x * x + on_x0 * prediction.x0 + on_noise * prediction.noise
-        if float((moved - last).abs().max()) <= tolerance * float(moved.abs().max()):
+        found = on_x * x + on_x0 * prediction.x0 + on_noise * prediction.noise
+        change = float((found - moved).square().mean().sqrt())
+        if change > 2 * least:
+            break
+        moved, least = found, min(change, least)
+        if change <= tolerance * float(moved.square().mean().sqrt()):
             break
     return moved, prediction
 

@@ -1,0 +1,57 @@
+"""``unclip again``: an image made once more from its own PNG."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from unclip.cli.output import check_output, free_name, warn_of_other_bits
+from unclip.cli.progress import watch
+
+
+def again(
+    image: Path,
+    /,
+    *,
+    output: Annotated[Path, Parameter(alias="-o")] = Path("."),
+    inputs: Annotated[list[Path] | None, Parameter(name="--input")] = None,
+    model: Annotated[str | None, Parameter(alias="-m")] = None,
+    device: str | None = None,
+    precision: str | None = None,
+    low_memory: Annotated[bool, Parameter(show_default=False)] = False,
+) -> None:
+    """Make an image again from the recipe in its PNG, and the files that the recipe names.
+
+    For example:
+
+        unclip again cat-varied-seed-0.png --input cat.png -o same.png
+
+    Args:
+        image: A PNG made by any command.
+        output: A folder, or the PNG to write. Nothing is overwritten.
+        inputs: Files it was made from, where they do not lie beside it or here; repeatable. They
+            are refused if their content is another than it was.
+        model: The model's name or folder; the name in the recipe if not given.
+        device: auto, cpu, cuda or mps.
+        precision: auto, bf16 or fp32.
+        low_memory: Hold only the stage that is working in memory.
+    """
+    from unclip.images import read_recipe
+    from unclip.loading import load
+    from unclip.manipulation.replay import again, check_model
+    from unclip.runtime import choose_runtime
+
+    recipe = read_recipe(image)
+    single = check_output(output, None, 1)
+    runtime = choose_runtime(device, precision)
+    name = model or str(recipe.get("model"))
+    pipeline = load(name, runtime, "one" if low_memory else "all")
+    check_model(pipeline, recipe, str(image))
+    batch = recipe.get("options", {}).get("batch", 1)
+    warn_of_other_bits(image, recipe.get("computed"), pipeline.computed(batch))
+    folders = (image.absolute().parent, Path.cwd())
+    making = again(pipeline, recipe, name=str(image), folders=folders, inputs=tuple(inputs or ()))
+    made = watch(making)
+    path = output if single else free_name(output, f"{image.stem} again")
+    made.save(path)
+    print(path)

@@ -1,0 +1,219 @@
+"""``unclip vary``, ``mix``, ``edit`` and their like: one command a manipulation."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from unclip.cli.output import Machine, Saving
+from unclip.errors import OptionError
+from unclip.manipulation.options import (
+    Edit,
+    Inpaint,
+    Interpolate,
+    Mix,
+    Reconstruct,
+    Upscale,
+    Vary,
+)
+from unclip.options import GenerateOptions
+
+Flat = Parameter(name="*", show_default=False)
+Options = Annotated[GenerateOptions, Flat]
+
+_MACHINE, _SAVING, _OPTIONS = Machine(), Saving(), GenerateOptions()
+
+
+def vary(
+    image: str,
+    /,
+    *,
+    how: Annotated[Vary, Flat] = Vary(),  # noqa: B008
+    options: Options = _OPTIONS,
+    machine: Machine = _MACHINE,
+    saving: Saving = _SAVING,
+) -> None:
+    """Draw variations of an image: what it is about stays, the rest is free (Fig. 3).
+
+    For example:
+
+        unclip vary cat.png -n 4
+        unclip vary cat.png -n 4 --eta 0.5
+        unclip vary cat.png --strength 0.3
+
+    Args:
+        image: The image to vary.
+    """
+    from unclip.manipulation.variations import vary
+
+    model = machine.load()
+    images = options.over(model.defaults).images
+    making = vary(model, Path(image), how=how, options=options)
+    saving.run(making, f"{Path(image).stem} varied", images)
+
+
+def interpolate(
+    *items: str,
+    animation: Path | None = None,
+    fps: float = 8.0,
+    how: Annotated[Interpolate, Flat] = Interpolate(),  # noqa: B008
+    options: Options = _OPTIONS,
+    machine: Machine = _MACHINE,
+    saving: Saving = _SAVING,
+) -> None:
+    """Draw the way from one image to the next (Fig. 4), or the square between four.
+
+    For example:
+
+        unclip interpolate cat.png dog.png --frames 7 --sheet between.png
+        unclip interpolate cat.png dog.png owl.png --frames 60 --animation film.mp4
+        unclip interpolate a.png b.png c.png d.png --grid --frames 5 --sheet square.png
+
+    Args:
+        items: Images, two or more; prompts may stand between them.
+        animation: Also write the frames as NAME.gif or NAME.mp4.
+        fps: Frames a second.
+    """
+    from unclip.manipulation.animation import check_animation, save_animation
+    from unclip.manipulation.interpolations import interpolate
+
+    if fps <= 0:
+        raise OptionError("fps must be above 0")
+    if animation:
+        check_animation(animation)
+    making = interpolate(machine.load(), *items, how=how, options=options)
+    count = how.frames**2 if how.grid else how.frames
+    made = saving.run(making, "between", count, columns=how.frames)
+    if animation:
+        save_animation(animation, [picture.image for picture in made], fps)
+        saving.report("animation", animation)
+
+
+def mix(
+    *items: str,
+    how: Annotated[Mix, Flat] = Mix(),  # noqa: B008
+    options: Options = _OPTIONS,
+    machine: Machine = _MACHINE,
+    saving: Saving = _SAVING,
+) -> None:
+    """Blend images and prompts into one.
+
+    For example:
+
+        unclip mix cat.png "a rocket" -n 4
+        unclip mix cat.png dog.png --weights 2 --weights 1
+
+    Args:
+        items: Images and prompts. What names a file, or ends as images do, is an image.
+    """
+    from unclip.manipulation.mixing import mix
+
+    model = machine.load()
+    images = options.over(model.defaults).images
+    saving.run(mix(model, *items, how=how, options=options), "mixed", images)
+
+
+def edit(
+    image: str,
+    /,
+    *,
+    how: Annotated[Edit, Flat],
+    options: Options = _OPTIONS,
+    machine: Machine = _MACHINE,
+    saving: Saving = _SAVING,
+) -> None:
+    """Change an image by what one caption has and another has not (Fig. 5).
+
+    For example:
+
+        unclip edit tree.png --from "a tree in winter" --to "a tree in autumn" --sheet years.png
+
+    Args:
+        image: The image to change.
+    """
+    from unclip.manipulation.text_diff import edit
+
+    making = edit(machine.load(), Path(image), how=how, options=options)
+    saving.run(making, f"{Path(image).stem} edited", how.frames, columns=how.frames)
+
+
+def inpaint(
+    image: str,
+    /,
+    *,
+    mask: Path | None = None,
+    how: Annotated[Inpaint, Flat] = Inpaint(),  # noqa: B008
+    options: Options = _OPTIONS,
+    machine: Machine = _MACHINE,
+    saving: Saving = _SAVING,
+) -> None:
+    """Draw a part of an image anew, or what lies beyond its edges.
+
+    For example:
+
+        unclip inpaint cat.png --mask hat.png --prompt "a cat with a hat"
+        unclip inpaint cat.png --box 10 10 40 30
+        unclip inpaint cat.png --extend 0 0 64 0
+
+    Args:
+        image: The image; its transparent part is drawn anew where there is no mask or box.
+        mask: An image of the same size: white, or transparent, is drawn anew.
+    """
+    from unclip.manipulation.inpainting import inpaint
+
+    model = machine.load()
+    images = options.over(model.defaults).images
+    making = inpaint(model, Path(image), mask, how=how, options=options)
+    saving.run(making, f"{Path(image).stem} inpainted", images)
+
+
+def upscale(
+    image: str,
+    /,
+    *,
+    options: Options = _OPTIONS,
+    machine: Machine = _MACHINE,
+    saving: Saving = _SAVING,
+) -> None:
+    """Enlarge an image with the model's upsamplers.
+
+    For example:
+
+        unclip upscale icon.png --size 256 -o large.png
+        unclip upscale photo.png --tile 256
+
+    Args:
+        image: The image, of any proportions.
+    """
+    from unclip.manipulation.upscaling import upscale
+
+    making = upscale(machine.load(), Path(image), how=Upscale(), options=options)
+    saving.run(making, f"{Path(image).stem} enlarged", 1)
+
+
+def reconstruct(
+    image: str,
+    /,
+    *,
+    embeddings: Path | None = None,
+    how: Annotated[Reconstruct, Flat] = Reconstruct(),  # noqa: B008
+    options: Options = _OPTIONS,
+    machine: Machine = _MACHINE,
+    saving: Saving = _SAVING,
+) -> None:
+    """Draw an image from its own code: all of it, or a few dimensions of it (Fig. 7).
+
+    For example:
+
+        unclip reconstruct cat.png --size 64
+        unclip embed photos -o photos.safetensors
+        unclip reconstruct cat.png --embeddings photos.safetensors --dimensions 4 --dimensions 16
+
+    Args:
+        image: The image.
+        embeddings: A file of `unclip embed`, whose principal components `--dimensions` counts.
+    """
+    from unclip.manipulation.reconstruction import reconstruct
+
+    making = reconstruct(machine.load(), Path(image), embeddings, how=how, options=options)
+    saving.run(making, f"{Path(image).stem} reconstructed", max(1, len(how.dimensions)))

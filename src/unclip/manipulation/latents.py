@@ -1,0 +1,120 @@
+"""The two halves of a picture's code, z_i and x_T (§2), and drawing from them."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from unclip.diffusion.options import SamplingOptions
+from unclip.diffusion.samplers.repaint import Known
+from unclip.errors import OptionError
+from unclip.images import centre_crop, resize, to_tensor
+from unclip.manipulation.inputs import Input
+from unclip.manipulation.options import Fit
+from unclip.options import GenerateOptions
+from unclip.pipeline import UnCLIP
+from unclip.randomness import Randomness
+from unclip.types import Sampling, TextFeatures
+
+INVERSION = SamplingOptions(sampler="ddim", steps=250, spacing="strided", clip="none", skip=1)
+"""The walk there and back: 249 of 250 steps (§2), unguided, x̂0 not clipped."""
+
+EXACT = 60
+"""Evaluations at most for each step of an exact inversion."""
+
+LARGEST = 1024
+"""Side to which pictures are reduced before CLIP sees them."""
+
+
+def there_and_back(model: UnCLIP, asked: GenerateOptions, eta: float = 0.0) -> GenerateOptions:
+    """Complete options whose decoder walks as inversions do, where ``asked`` does not differ.
+
+    Raises:
+        OptionError: the decoder is asked to walk in a way that cannot be walked back.
+    """
+    chosen = asked.model_dump(exclude_unset=True).get("decoder", {})
+    walk = INVERSION.updated({**chosen, "eta": eta}, source="decoder")
+    if walk.sampler != "ddim" or walk.start < 1:
+        raise OptionError(
+            "only ddim from full noise can be walked back: leave decoder.sampler and "
+            "decoder.start unset here"
+        )
+    return model.complete(asked).model_copy(update={"decoder": walk})
+
+
+def embed_picture(model: UnCLIP, picture: Input, fit: Fit) -> Float[Tensor, "1 d"]:
+    """z_i of a picture."""
+    image = square(picture.image, fit)
+    return model.encode_image(to_tensor(resize(image, min(image.width, LARGEST)))[None]).cpu()
+
+
+def square(image: Image.Image, fit: Fit) -> Image.Image:
+    """The middle of a picture, or all of it on white."""
+    if fit == "crop":
+        return centre_crop(image, min(image.size))
+    side = max(image.size)
+    sheet = Image.new("RGB", (side, side), "white")
+    sheet.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return sheet
+
+
+def invert(
+    model: UnCLIP,
+    picture: Input,
+    image_embedding: Float[Tensor, "1 d"],
+    options: GenerateOptions,
+    *,
+    fit: Fit,
+    exact: bool,
+) -> Sampling:
+    """x_T [1 c h w] of a picture, by DDIM inversion of the decoder with z_i and no caption.
+
+    ``options`` are those of `there_and_back`. The noise of the first step has their seed.
+    """
+    back = options.decoder.model_copy(update={"guidance": 1.0, "eta": 0.0})
+    side = model.sizes[0]
+    if model.latents is None:
+        x0 = to_tensor(resize(square(picture.image, fit), side))[None]
+    else:
+        x0 = to_tensor(resize(square(picture.image, fit), options.size or side))[None]
+        with model.latents.codec.use() as codec:
+            x0 = codec.encode(x0)
+    noise = Randomness([options.seed]).split("inversion").normal(*x0.shape[1:])
+    x_T = yield from model.decoder.sample(
+        lambda decoder: decoder.invert(
+            x0, image_embedding, None, back, iterations=EXACT if exact else 0, noise=noise
+        )
+    )
+    return x_T.cpu()
+
+
+def draw(
+    model: UnCLIP,
+    image_embedding: Float[Tensor, "b d"],
+    options: GenerateOptions,
+    seeds: Sequence[int],
+    *,
+    text: TextFeatures | None = None,
+    x_T: Float[Tensor, "b c h w"] | None = None,
+    known: Mapping[int, Known] | None = None,
+) -> Sampling:
+    """Decode and upsample rows of embeddings, ``options.batch`` at a time, each from its seed.
+
+    ``known`` is the same for all rows.
+    """
+    drawn = []
+    for start in range(0, len(image_embedding), options.batch):
+        rows = slice(start, start + options.batch)
+        here = torch.arange(len(image_embedding))[rows]
+        images = yield from model.decode(
+            image_embedding[rows],
+            None if text is None else text.take(here),
+            options,
+            Randomness(seeds[rows]),
+            x_T=None if x_T is None else x_T[rows],
+            known=known,
+        )
+        drawn.append(images.cpu())
+    return torch.cat(drawn)
