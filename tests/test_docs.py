@@ -37,6 +37,7 @@ def commands(page: Path) -> Iterator[list[str]]:
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in which the pages' commands make sense: it has captioned ``photos``."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     photos = tmp_path / "photos"
     photos.mkdir()
     for number, colour in enumerate(("red", "green", "blue", "yellow") * 4):

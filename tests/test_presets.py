@@ -71,7 +71,7 @@ def test_a_preset_is_whole(name: str) -> None:
     """Every stage has a training, every sampler fits its process, the sizes are a chain."""
     sizes = preset(name)
     upsamplers = {f"upsampler-{size}" for size in sizes.upsamplers}
-    assert set(sizes.training) == {"clip", "prior", "decoder"} | upsamplers
+    assert set(sizes.training) == {"clip", "prior", "prior-autoregressive", "decoder"} | upsamplers
     prior, decoder = sizes.prior(sizes.clip), sizes.decoder(sizes.clip)
     sampling_grid(Process(prior.diffusion), sizes.defaults.prior)
     sampling_grid(Process(decoder.diffusion), sizes.defaults.decoder)

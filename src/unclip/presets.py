@@ -5,7 +5,7 @@ embedding and text sizes from the CLIP they are trained on.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log
 
 from unclip.clip.architectures import architecture
@@ -23,7 +23,11 @@ from unclip.nn.caption_encoder import CaptionEncoderConfig
 from unclip.nn.transformer import TransformerConfig
 from unclip.nn.unet import UNetConfig
 from unclip.options import GenerateOptions
+from unclip.prior.autoregressive import AutoregressivePriorConfig
+from unclip.prior.autoregressive_network import AutoregressiveNetworkConfig
+from unclip.prior.autoregressive_network import ClipStatesConfig as FrozenStatesConfig
 from unclip.prior.diffusion_prior import DiffusionPriorConfig
+from unclip.prior.kinds import PriorConfig
 from unclip.prior.network import PriorNetworkConfig
 from unclip.training.config import TrainingConfig
 from unclip.upsampler.bsr import Bsr
@@ -36,13 +40,20 @@ class Preset:
     """Everything that has to be chosen before a cascade can be trained."""
 
     clip: ClipConfig
-    prior: Callable[[ClipConfig], DiffusionPriorConfig]
+    prior: Callable[[ClipConfig], PriorConfig]
+    autoregressive: Callable[[ClipConfig], PriorConfig]
+    """The prior of §1.3, which may take the place of the other."""
     decoder: Callable[[ClipConfig], DecoderConfig]
     upsamplers: Mapping[int, UpsamplerConfig]
     training: Mapping[str, TrainingConfig]
-    """By stage: clip, prior, decoder, upsampler-256, upsampler-1024."""
+    """By stage: clip, prior, prior-autoregressive, decoder, upsampler-256, upsampler-1024."""
     defaults: GenerateOptions
     """Sampling defaults of the models it trains."""
+
+    def with_autoregressive(self) -> "Preset":
+        """The same with the autoregressive prior, and its training, in the other's place."""
+        training = {**self.training, "prior": self.training["prior-autoregressive"]}
+        return replace(self, prior=self.autoregressive, training=training)
 
 
 def preset(name: str) -> Preset:
@@ -73,6 +84,35 @@ def _prior(
     return build
 
 
+def _autoregressive(
+    components: int, buckets: int, size: TransformerConfig, text: TransformerConfig | None = None
+) -> Callable[[ClipConfig], AutoregressivePriorConfig]:
+    """``text`` is the caption encoder; without one the prior reads CLIP's text states."""
+
+    def build(clip: ClipConfig) -> AutoregressivePriorConfig:
+        return AutoregressivePriorConfig(
+            network=AutoregressiveNetworkConfig(
+                embedding=clip.embedding,
+                components=min(components, clip.embedding),
+                buckets=buckets,
+                text=_encoder(clip, text) if text else FrozenStatesConfig(width=_f(clip)),
+                transformer=size,
+            )
+        )
+
+    return build
+
+
+def _encoder(clip: ClipConfig, size: TransformerConfig) -> CaptionEncoderConfig:
+    return CaptionEncoderConfig(
+        vocabulary=clip.text_tower().vocabulary, context=clip.caption_context, transformer=size
+    )
+
+
+def _f(clip: ClipConfig) -> int:
+    return clip.text_tower().width
+
+
 def _decoder(
     unet: UNetConfig,
     text: TransformerConfig | None,
@@ -85,14 +125,7 @@ def _decoder(
     """``text`` is the caption encoder; without one the decoder reads CLIP's text states."""
 
     def build(clip: ClipConfig) -> DecoderConfig:
-        tower = clip.text_tower()
-        words = (
-            ClipStatesConfig(states=tower.width)
-            if text is None
-            else CaptionEncoderConfig(
-                vocabulary=tower.vocabulary, context=clip.caption_context, transformer=text
-            )
-        )
+        words = _encoder(clip, text) if text else ClipStatesConfig(states=_f(clip))
         return DecoderConfig(
             size=size,
             network=DecoderNetworkConfig(
@@ -166,6 +199,7 @@ TINY = Preset(
         planned_batch=8,
     ),
     prior=_prior(32, 2, 2, _X0),
+    autoregressive=_autoregressive(8, 8, TransformerConfig(width=32, depth=2, heads=2)),
     decoder=_decoder(
         _small_unet(32, (1, 2), 1, 4, context=32, outputs=6),
         TransformerConfig(width=32, depth=1, heads=2),
@@ -179,6 +213,7 @@ TINY = Preset(
         for name, steps in (
             ("clip", 20),
             ("prior", 20),
+            ("prior-autoregressive", 20),
             ("decoder", 20),
             ("upsampler-256", 10),
             ("upsampler-1024", 10),
@@ -209,6 +244,9 @@ def _emoji(unet: UNetConfig, training: Mapping[str, TrainingConfig]) -> Preset:
             std=(0.5, 0.5, 0.5),
         ),
         prior=_prior(192, 5, 3, _X0),
+        autoregressive=_autoregressive(
+            96, 256, TransformerConfig(width=192, depth=5, heads=3, dropout=0.1)
+        ),
         decoder=_decoder(
             unet,
             None,
@@ -255,6 +293,7 @@ EMOJI = _emoji(
     {
         "clip": _emoji_training(1500, 512, 1.5e-3, 100),
         "prior": _emoji_training(1200, 256, 1.5e-3, 100),
+        "prior-autoregressive": _emoji_training(1200, 256, 1.5e-3, 100),
         "decoder": _emoji_training(4500, 64, 1.5e-3, 200),
         "upsampler-256": _emoji_training(2000, 32, 1e-3, 50),
         "upsampler-1024": _emoji_training(800, 16, 1e-3, 30),
@@ -267,6 +306,7 @@ EMOJI_GPU = _emoji(
     {
         "clip": _emoji_training(12_000, 1024, 1e-3, 500),
         "prior": _emoji_training(10_000, 1024, 6e-4, 500),
+        "prior-autoregressive": _emoji_training(10_000, 1024, 6e-4, 500),
         "decoder": _emoji_training(16_000, 256, 6e-4, 500),
         "upsampler-256": _emoji_training(10_000, 128, 6e-4, 300),
         "upsampler-1024": _emoji_training(5_000, 64, 6e-4, 300),
@@ -307,6 +347,12 @@ def _adm(channels: int, depth: int, multipliers: tuple[int, ...], dropout: float
 PAPER = Preset(
     clip=architecture("ViT-H/16"),
     prior=_prior(2048, 24, 32, DiffusionConfig(target="x0", variance="analytic")),
+    autoregressive=_autoregressive(
+        319,
+        1024,
+        TransformerConfig(width=1664, depth=24, heads=26),
+        TransformerConfig(width=2048, depth=24, heads=32),
+    ),
     decoder=_decoder(
         UNetConfig(
             in_channels=3,
@@ -340,8 +386,10 @@ PAPER = Preset(
             weight_decay=0.2,
             warmup=2000,
             schedule="cosine",
+            sam_radius=0.1,
         ),
         "prior": _table_3(4096, 600, 1.1e-4, 0.96, 1e-6, 0.9999, decay=6.0e-2),
+        "prior-autoregressive": _table_3(4096, 1000, 1.6e-4, 0.91, 1e-10, 0.999, decay=4.0e-2),
         "decoder": _table_3(2048, 800, 1.2e-4, 0.999, 1e-8, 0.9999),
         "upsampler-256": _table_3(1024, 1000, 1.2e-4, 0.999, 1e-8, 0.9999),
         "upsampler-1024": _table_3(512, 1000, 1.0e-4, 0.999, 1e-8, 0.9999),

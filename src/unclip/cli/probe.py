@@ -123,8 +123,9 @@ def neighbours(
     fingerprint = identify(clip.state_dict().items()).image or "none"
     index = watch(index_folder(clip, fingerprint, folder))
     if index.skipped:
+        first = index.skipped[0]
         warnings.warn(
-            f"files that cannot be read: {len(index.skipped)}, such as {index.skipped[0]}", stacklevel=2
+            f"files that cannot be read: {len(index.skipped)}, such as {first}", stacklevel=2
         )
     found = index.nearest(wanted, count)
     for path, cosine in found:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from unclip.training.config import TrainingConfig
 
 StageName = Literal["clip", "prior", "decoder", "upsampler"]
+PriorKind = Literal["diffusion", "autoregressive"]
 TOKENIZER_CAPTIONS = 200_000
 
 
@@ -26,6 +27,7 @@ def train(
     *,
     output: Annotated[Path, Parameter(alias="-o")] = Path("model"),
     preset: str = "emoji",
+    kind: PriorKind | None = None,
     assignments: Annotated[list[str] | None, Parameter(name="--set")] = None,
     clip: str | None = None,
     start: Annotated[str | None, Parameter(name="--from")] = None,
@@ -49,6 +51,7 @@ def train(
         unclip train clip photos -o mine
         unclip train decoder photos -o mine --set training.steps=20000
         unclip train prior photos -o mine --embeddings photos-embedded
+        unclip train prior photos -o other --clip mine --kind autoregressive
         unclip train decoder photos -o tuned --clip mine --from mine --lora 16
         torchrun --nproc-per-node 2 -m unclip train prior photos -o mine
 
@@ -58,6 +61,7 @@ def train(
             shards; for the prior also a folder of clip-retrieval's embeddings.
         output: The model folder; the stage is written there, its state to OUTPUT/training.
         preset: Sizes and recipe: tiny, emoji, emoji-gpu or paper.
+        kind: Of the prior: diffusion (unless told otherwise) or autoregressive.
         assignments: Change a field of the stage's config (network.unet.channels=64), or of its
             training (training.lr=1e-4). Repeat for more.
         clip: The CLIP that prior and decoder are trained on, OUTPUT/clip unless given: a stage
@@ -79,7 +83,7 @@ def train(
 
     _check(stage, start, lora, embeddings)
     speaks = _speaks()
-    sizes = named(preset)
+    sizes = _of_kind(named(preset), stage, kind, start)
     recipe, changes = _training(sizes, stage, to, _assignments(assignments or ()))
     source = open_data(data, with_captions=stage != "upsampler", caption_column=caption_column)
     encoder = None
@@ -195,6 +199,24 @@ def _training(
     return sizes.training[name].override(own), rest
 
 
+def _of_kind(
+    sizes: "Preset", stage: StageName, kind: PriorKind | None, start: str | None
+) -> "Preset":
+    """The preset with the kind of prior that is asked for, or that is to be fine-tuned."""
+    from unclip.checkpoint import read_config
+    from unclip.errors import OptionError
+
+    if kind is not None and stage != "prior":
+        raise OptionError(f"--kind {kind}: there are kinds of priors, not of a {stage}")
+    if stage == "prior" and start is not None:
+        found = read_config(_stage_folder(start, stage))[1]
+        known = getattr(found, "kind", None)
+        if kind is not None and kind != known:
+            raise OptionError(f"--kind {kind}: --from {start} holds a prior of kind {known}")
+        kind = known
+    return sizes.with_autoregressive() if kind == "autoregressive" else sizes
+
+
 def _fine_tuned(
     base: Callable[[], Any],
     stage: StageName,
@@ -236,7 +258,7 @@ def _build(
 
     from unclip.clip.clip import Clip
     from unclip.decoder.decoder import Decoder
-    from unclip.prior.diffusion_prior import DiffusionPrior
+    from unclip.prior.kinds import build_prior
     from unclip.training.session import tokenizer_for
     from unclip.upsampler.upsampler import Upsampler
 
@@ -249,7 +271,7 @@ def _build(
         return Upsampler(sizes.upsamplers[to].override(changes))
     assert clip is not None
     if stage == "prior":
-        return DiffusionPrior(sizes.prior(clip.config).override(changes))
+        return build_prior(sizes.prior(clip.config).override(changes))
     return Decoder(sizes.decoder(clip.config).override(changes))
 
 

@@ -26,12 +26,15 @@ from unclip.data.source import Source, StreamSource
 from unclip.data.transforms import RandomCropMultiple, SquareResize, Transform
 from unclip.errors import CheckpointError, DataError, TrainingError
 from unclip.options import GenerateOptions
+from unclip.prior.autoregressive import AutoregressivePrior
 from unclip.prior.diffusion_prior import DiffusionPrior
+from unclip.prior.pca import components_needed
 from unclip.runtime import Runtime, choose_runtime
 from unclip.training.conditioner import FrozenClip
 from unclip.training.config import TrainingConfig
 from unclip.training.lora import base_of
 from unclip.training.preview import preview_of
+from unclip.training.state import latest_state
 from unclip.training.trainer import TrainingReport, train
 from unclip.types import Batch
 
@@ -105,11 +108,15 @@ def train_into(
     conditioner = FrozenClip(clip, stage.needs, size) if clip is not None else None
     if isinstance(stage, DiffusionPrior) and not stage.space.measured:
         _standardise(stage, loader, conditioner)
+    run = model / "training" / folder_of(stage)
+    if isinstance(stage, AutoregressivePrior) and not stage.codec.measured:
+        if latest_state(run) is None:  # else it comes with the state
+            _fit_codec(stage, loader, conditioner)
     report = train(
         stage,
         loader,
         config,
-        model / "training" / folder_of(stage),
+        run,
         conditioner=conditioner,
         preview=preview_of(
             stage, loader, conditioner, defaults or GenerateOptions(), config.preview_steps
@@ -234,6 +241,24 @@ def _standardise(
     prior.space.measure(torch.cat([z_i.float().cpu() for z_i in embeddings if z_i is not None]))
 
 
+def _fit_codec(
+    prior: AutoregressivePrior, loader: Loader, conditioner: Callable[[Batch], Batch] | None
+) -> None:
+    """Find the prior's tokens in training embeddings, and tell how much they hold.
+
+    As with `_standardise`, several processes start from what the first found.
+    """
+    codec = prior.codec
+    codec.fit(_conditioned(loader, conditioner, 0, codec.samples))
+    logging.getLogger(__name__).info(
+        "tokens: %d of %d components hold %.2f %% of the variance; %d would hold 99 %%",
+        len(codec.components),
+        len(codec.spectrum),
+        100 * (1 - codec.error),
+        components_needed(codec.spectrum, 0.01),
+    )
+
+
 def _measure(
     prior: DiffusionPrior,
     loader: Loader,
@@ -250,15 +275,18 @@ def _measure(
 
 
 def _conditioned(
-    loader: Loader, conditioner: Callable[[Batch], Batch] | None, start: int
+    loader: Loader,
+    conditioner: Callable[[Batch], Batch] | None,
+    start: int,
+    samples: int | None = None,
 ) -> Iterator[Batch]:
-    """A few thousand samples with what the prior reads, from batch ``start`` on."""
+    """What the prior reads of ``samples``, or a few thousand, from batch ``start`` on."""
     with closing(loader.batches(start)) as batches:
         seen = 0
-        for batch in islice(batches, MEASURED_BATCHES):
+        for batch in islice(batches, None if samples else MEASURED_BATCHES):
             yield conditioner(batch) if conditioner else batch
             seen += len(batch)
-            if seen >= MEASURED_SAMPLES:
+            if seen >= (samples or MEASURED_SAMPLES):
                 return
 
 
