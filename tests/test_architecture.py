@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [
     {"errors", "config", "randomness", "types", "packing", "identity"},
-    {"images", "runtime", "nn", "diffusion", "adapter"},
+    {"images", "runtime", "nn", "diffusion", "storage", "adapter"},
     {"clip", "prior", "decoder", "upsampler", "codec", "options"},
     {"pipeline"},
     {"manipulation", "checkpoint", "data"},

@@ -5,21 +5,15 @@ model/clip/config.json     the stage's name and config
 model/clip/weights.safetensors, and what else a stage keeps (CLIP: tokenizer.json)
 """
 
-import errno
 import hashlib
-import json
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -31,6 +25,10 @@ from unclip.options import GenerateOptions
 from unclip.pipeline import Slot, UnCLIP
 from unclip.prior.kinds import PriorConfig, build_prior, parse_prior
 from unclip.runtime import Runtime, choose_runtime, place
+from unclip.storage.content import digest_of
+from unclip.storage.folders import flush, read_json, recover, replacing, write_json, writing
+from unclip.storage.safetensors import read_safetensors
+from unclip.storage.streaming import fill, without_memory
 from unclip.upsampler.upsampler import Upsampler, UpsamplerConfig
 
 FORMAT = 1
@@ -45,8 +43,11 @@ STAGES: dict[str, tuple[Callable[[Any], nn.Module], Callable[..., Config]]] = {
 }
 """How a stage is built of its config, and its config of plain values."""
 
-Residency = Literal["all", "one"]
-"""Keep every stage in memory once used, or only the one that is working."""
+Residency = Literal["auto", "all", "one"]
+"""Keep every stage in memory once used, or only the one that is working; ``auto`` keeps all of a
+small model."""
+SMALL = 2**31
+"""Bytes of weights up to which ``auto`` keeps every stage."""
 
 
 class Card(Config):
@@ -129,24 +130,26 @@ def load_stage(folder: Path, runtime: Runtime | None = None) -> Any:
     """
     folder = Path(folder)
     name, config = read_config(folder)
-    stage = Clip.from_config(config, folder) if name == "clip" else STAGES[name][0](config)
-    _load_weights(stage, folder / WEIGHTS)
-    stage.requires_grad_(runtime is None)
-    if runtime is not None:
-        place(stage.eval(), runtime)
-    return stage
+    with without_memory():
+        stage = Clip.from_config(config, folder) if name == "clip" else STAGES[name][0](config)
+    if runtime is None:
+        fill(stage, folder / WEIGHTS)
+        return stage.requires_grad_(True)
+    fill(stage, folder / WEIGHTS, runtime.dtype, runtime.device, runtime.memory_format)
+    return place(stage.eval().requires_grad_(False), runtime)
 
 
 def write_config(folder: Path, stage: str, config: Config) -> None:
     """Write the name and config of a stage into its folder, beside which its weights will lie."""
     values = {"format": FORMAT, "stage": stage, "config": config.model_dump(mode="json")}
-    _write_json(folder / CONFIG, values)
+    write_json(folder / CONFIG, values)
 
 
 def read_config(folder: Path) -> tuple[str, Any]:
     """The name and config of the stage in ``folder``."""
+    recover(Path(folder))
     path = Path(folder) / CONFIG
-    values = _read_json(path)
+    values = read_json(path)
     if values.get("format") != FORMAT:
         raise CheckpointError(
             f"{path}: format {values.get('format')} is not known; "
@@ -192,19 +195,21 @@ def write_index(folder: Path, index: Index) -> None:
     beside = folder / (INDEX + ".tmp")
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        _write_json(beside, values)
+        write_json(beside, values)
+        flush(beside)
         os.replace(beside, folder / INDEX)
+        flush(folder)
 
 
 def write_card(folder: Path, card: Card) -> None:
     """Write the card of a stage that is part of no model, such as an imported CLIP."""
-    _write_json(folder / CARD, card.model_dump(mode="json"))
+    write_json(folder / CARD, card.model_dump(mode="json"))
 
 
 def read_card(folder: Path) -> Card:
     """The card of a stage folder; an empty one if it has none."""
     path = Path(folder) / CARD
-    return Card.parse(_read_json(path), source=str(path)) if path.is_file() else Card()
+    return Card.parse(read_json(path), source=str(path)) if path.is_file() else Card()
 
 
 def is_stage(folder: Path) -> bool:
@@ -216,13 +221,13 @@ def read_index(folder: Path) -> Index:
     """Read unclip.json strictly."""
     path = Path(folder) / INDEX
     try:
-        return Index.parse(_read_json(path), source=str(path))
+        return Index.parse(read_json(path), source=str(path))
     except OptionError as error:
         raise CheckpointError(str(error)) from None
 
 
 def load_pipeline(
-    folder: Path, runtime: Runtime | None = None, residency: Residency = "all"
+    folder: Path, runtime: Runtime | None = None, residency: Residency = "auto"
 ) -> UnCLIP:
     """A model folder as a pipeline. Configs are checked now, weights read when first needed.
 
@@ -251,6 +256,10 @@ def load_pipeline(
             )
         size = high
 
+    if residency == "auto":
+        numbers = sum(count_parameters(folder / name) for name in index.folders())
+        residency = "all" if numbers * runtime.dtype.itemsize <= SMALL else "one"
+
     def slot(name: str | None) -> Slot[Any]:
         return Slot(lambda: load_stage(folder / str(name), runtime), keep=residency == "all")
 
@@ -262,7 +271,7 @@ def load_pipeline(
         size=decoder.size,
         defaults=index.defaults,
         name=index.card.name,
-        fingerprint=fingerprint(folder, index),
+        fingerprint=lambda: fingerprint(folder, index),
         runtime=runtime,
     )
 
@@ -300,40 +309,26 @@ def _check_embeddings(
 
 
 def fingerprint(folder: Path, index: Index) -> str:
-    """Twelve hexadecimal digits that change when a config, weights or the vocabulary do."""
+    """Twelve hexadecimal digits that change when a config, weights or the vocabulary do.
+
+    Small files are read whole. Of large ones the header is read and, spread over each tensor,
+    some of its content; any training changes that.
+
+    Raises:
+        CheckpointError: one of them is missing or damaged.
+    """
     digest = hashlib.sha256()
     files = [folder / name / file for name in index.folders() for file in (CONFIG, WEIGHTS)]
     if index.clip is not None and (vocabulary := folder / index.clip / TOKENIZER).is_file():
         files.append(vocabulary)
     for file in files:
-        with _reading(file) as path, path.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digest.update(digest_of(file))
     return digest.hexdigest()[:12]
 
 
 def count_parameters(folder: Path) -> int:
     """Numbers in the weights of a stage folder, by its header alone."""
-    with _reading(folder / WEIGHTS) as path, safe_open(path, framework="pt") as file:
-        return sum(prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
-
-
-def _load_weights(stage: nn.Module, path: Path) -> None:
-    """Copy tensors one by one, so that never two copies of all weights exist."""
-    wanted = stage.state_dict()
-    with _reading(path), safe_open(path, framework="pt") as file:
-        held = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-        for key, tensor in wanted.items():
-            if key not in held:
-                raise CheckpointError(f"{path}: tensor {key} is missing")
-            if held[key] != tuple(tensor.shape):
-                raise CheckpointError(
-                    f"{path}: tensor {key} has shape {held[key]}, not {tuple(tensor.shape)}"
-                )
-        if extra := sorted(set(held) - set(wanted)):
-            raise CheckpointError(f"{path}: tensor {extra[0]} is not part of this stage")
-        with torch.no_grad():
-            for key, tensor in wanted.items():
-                tensor.copy_(file.get_tensor(key))
+    return sum(prod(entry.shape) for entry in read_safetensors(folder / WEIGHTS).values())
 
 
 def _stored(value: Tensor, dtype: torch.dtype | None) -> Tensor:
@@ -341,71 +336,3 @@ def _stored(value: Tensor, dtype: torch.dtype | None) -> Tensor:
     return (
         value.detach().to("cpu", dtype or value.dtype).clone(memory_format=torch.contiguous_format)
     )
-
-
-@contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
-    """A new folder beside ``folder`` that takes its place when the block succeeds.
-
-    Raises:
-        CheckpointError: it cannot be written (no space, no permission).
-    """
-    with writing(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
-            yield beside
-            beside.chmod(0o755)
-            if folder.exists():
-                old = beside.with_name(beside.name + "-old")
-                os.replace(folder, old)
-                os.replace(beside, folder)
-                shutil.rmtree(old)
-            else:
-                os.replace(beside, folder)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
-
-
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Turn what the system says against writing into ``folder`` into a `CheckpointError`."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{folder} cannot be written: {_reason(error)}") from None
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[Path]:
-    try:
-        yield path
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} does not exist; is this an unclip model folder?") from None
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {_reason(error)}") from None
-    except (SafetensorError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    with _reading(path):
-        text = path.read_text(encoding="utf-8")
-    try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{path} is damaged: line {error.lineno}: {error.msg}") from None
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path} is damaged: it does not hold an object")
-    return values
-
-
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _reason(error: Exception) -> str:
-    # safetensors tells its system errors in words only.
-    if getattr(error, "errno", None) == errno.ENOSPC or "os error 28" in str(error):
-        return "no space left on the disk"
-    return getattr(error, "strerror", None) or str(error)

@@ -10,10 +10,12 @@ from unclip.runtime import Runtime
 from unclip.weights.source import looks_like_hub
 
 DEFAULT = "emoji"
+RESIDENCY: dict[bool | None, Residency] = {None: "auto", True: "one", False: "all"}
+"""By whether the caller wants to save memory; None: has not said."""
 
 
 def load(
-    model: str | Path = DEFAULT, runtime: Runtime | None = None, residency: Residency = "all"
+    model: str | Path = DEFAULT, runtime: Runtime | None = None, residency: Residency = "auto"
 ) -> UnCLIP:
     """Open a model.
 
@@ -22,7 +24,7 @@ def load(
             model by its file, folder or name on the Hub: see `find`.
         runtime: device, dtype and memory format; what suits the machine if not given.
         residency: ``"all"`` keeps every stage in memory once used, ``"one"`` only the one at
-            work, which then is the peak of memory.
+            work, which then is the peak of memory; ``"auto"`` keeps all if they take 2 GiB or less.
 
     Raises:
         CheckpointError: there is no such model, or it is damaged.
@@ -50,7 +52,7 @@ def find(model: str | Path) -> Path:
     known = shipped()
     if str(model) in known:
         return known[str(model)]
-    if Path(model).exists() or looks_like_hub(str(model)):
+    if Path(model).exists() or all(looks_like_hub(part) for part in str(model).split("+")):
         from unclip.weights.convert import imported
 
         return imported(model)

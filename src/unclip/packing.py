@@ -37,7 +37,9 @@ def pack(module: nn.Module) -> None:
     The network can then only be evaluated; gradients with respect to its inputs still exist, and
     its state dict is what it was.
     """
-    for name, child in module.named_children():
+    # named_children() would keep every replaced layer until its end.
+    for name in [name for name, _ in module.named_children()]:
+        child = module.get_submodule(name)
         if type(child) is nn.Linear:
             setattr(module, name, PackedLinear(child))
         elif type(child) is nn.Conv2d and _gains(child):

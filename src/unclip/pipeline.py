@@ -102,7 +102,7 @@ class UnCLIP:
         size: of the decoder's images, in pixels a side.
         defaults: options where a caller sets none.
         name: what a recipe calls this model.
-        fingerprint: identifies the weights in a recipe.
+        fingerprint: identifies the weights in a recipe, or finds that out when it is needed.
         runtime: what the stages were placed for; recipes tell it.
     """
 
@@ -116,15 +116,22 @@ class UnCLIP:
         size: int,
         defaults: GenerateOptions | None = None,
         name: str = "unnamed",
-        fingerprint: str = "",
+        fingerprint: str | Callable[[], str] = "",
         runtime: Runtime | None = None,
     ) -> None:
         self.clip, self.prior, self.decoder = clip, prior, decoder
         self.upsamplers = dict(sorted(upsamplers.items()))
         self.sizes = (size, *self.upsamplers)
         self.defaults = defaults or GenerateOptions()
-        self.name, self.fingerprint = name, fingerprint
+        self.name, self._fingerprint = name, fingerprint
         self.runtime = runtime or choose_runtime()
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the weights."""
+        if callable(self._fingerprint):
+            self._fingerprint = self._fingerprint()
+        return self._fingerprint
 
     def generate(
         self, prompts: str | Sequence[str], options: GenerateOptions | None = None

@@ -36,7 +36,7 @@ def generate(
     model: Annotated[str, Parameter(alias="-m")] = "emoji",
     device: str | None = None,
     precision: str | None = None,
-    low_memory: Annotated[bool, Parameter(show_default=False)] = False,
+    low_memory: bool | None = None,
 ) -> None:
     """Draw images from prompts and save them as PNG, each with its recipe inside.
 
@@ -59,13 +59,14 @@ def generate(
         model: A shipped model's name, or a model folder.
         device: auto, cpu, cuda or mps.
         precision: auto, bf16 or fp32.
-        low_memory: Hold only the stage that is working in memory.
+        low_memory: Hold only the stage that is working in memory, or (--no-low-memory) all once
+            used. Unset: all of a model of up to 2 GiB.
     """
-    from unclip.loading import load
+    from unclip.loading import RESIDENCY, load
     from unclip.pipeline import check_prompts
     from unclip.runtime import choose_runtime
 
-    pipeline = load(model, choose_runtime(device, precision), "one" if low_memory else "all")
+    pipeline = load(model, choose_runtime(device, precision), RESIDENCY[low_memory])
     texts = [*prompts, *(_read_prompts(prompts_from) if prompts_from else [])]
     if like:
         recipe = _recipe(like, pipeline.fingerprint, model)

@@ -4,10 +4,13 @@ Bytes are read rather than mapped: pages of a mapped file count as memory of the
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from math import prod
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -15,6 +18,7 @@ from torch import Tensor
 from unclip.errors import CheckpointError
 
 
+@runtime_checkable
 class Entry(Protocol):
     """A tensor that can be read."""
 
@@ -30,6 +34,22 @@ class Entry(Protocol):
         """A contiguous copy on the CPU, of nobody else."""
 
 
+@contextmanager
+def opened(file: Path) -> Iterator[FileIO]:
+    """Open a file for reading, without a buffer.
+
+    Raises:
+        CheckpointError: it is not there, or cannot be read.
+    """
+    try:
+        with file.open("rb", buffering=0) as stream:
+            yield stream
+    except FileNotFoundError:
+        raise CheckpointError(f"{file} does not exist") from None
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {error.strerror or error}") from None
+
+
 @dataclass(frozen=True)
 class Stored:
     """A tensor that lies in a file as plain bytes."""
@@ -42,33 +62,41 @@ class Stored:
     stride: tuple[int, ...] | None = None
     """In elements; rows first if not given."""
 
-    def read(self) -> Tensor:
-        """Read its bytes alone."""
+    @property
+    def length(self) -> int:
+        """Bytes from its first element to its last."""
         span = prod(self.shape)
         if self.stride is not None and span:
             span = 1 + sum((n - 1) * s for n, s in zip(self.shape, self.stride, strict=True))
-        flat = self._bytes(span * self.dtype.itemsize).view(self.dtype)
-        if self.stride is None or not span:
+        return span * self.dtype.itemsize
+
+    def read(self, scratch: Tensor | None = None) -> Tensor:
+        """Read its bytes alone.
+
+        Args:
+            scratch: bytes to read into, if they suffice; the result is then a view of them.
+        """
+        length = self.length
+        if scratch is None or len(scratch) < length:
+            scratch = torch.empty(length, dtype=torch.uint8)
+        self._fill(scratch[:length])
+        flat = scratch[:length].view(self.dtype)
+        if self.stride is None or not length:
             return flat.view(self.shape)
         return flat.as_strided(self.shape, self.stride).contiguous()
 
-    def _bytes(self, length: int) -> Tensor:
-        try:
-            with self.file.open("rb", buffering=0) as stream:
-                held = os.fstat(stream.fileno()).st_size - self.start
-                if held < length:
-                    raise CheckpointError(
-                        f"{self.file} is damaged: {length - held} bytes of a tensor are missing; "
-                        "fetch it again"
-                    )
-                raw = torch.empty(length, dtype=torch.uint8)
-                view = memoryview(raw.numpy())  # type: ignore[arg-type]
-                stream.seek(self.start)
-                while view and (read := stream.readinto(view)):
-                    view = view[read:]
-        except OSError as error:
-            raise CheckpointError(f"{self.file} cannot be read: {error.strerror}") from None
-        return raw
+    def _fill(self, raw: Tensor) -> None:
+        with opened(self.file) as stream:
+            held = os.fstat(stream.fileno()).st_size - self.start
+            if held < len(raw):
+                raise CheckpointError(
+                    f"{self.file} is damaged: {len(raw) - held} bytes of a tensor are missing; "
+                    "fetch it again"
+                )
+            view = memoryview(raw.numpy())  # type: ignore[arg-type]
+            stream.seek(self.start)
+            while view and (read := stream.readinto(view)):
+                view = view[read:]
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,11 @@ a file says is ever executed; TorchScript archives are read in `torchscript`.
 """
 
 import io
-import json
 import pickle
 import pickletools
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -21,27 +18,12 @@ from torch import Tensor
 from torch.torch_version import TorchVersion
 
 from unclip.errors import CheckpointError
-from unclip.weights.entries import Entry, Held, Stored
+from unclip.storage.entries import Entry, Held, Stored
+from unclip.storage.safetensors import read_safetensors
 from unclip.weights.torchscript import is_torchscript, read_torchscript
 
 OLDEST_TORCH = "2.10"
 """Before it, a crafted pickle could corrupt memory even with ``weights_only``."""
-LONGEST_HEADER = 100_000_000
-
-DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
 
 
 def read_entries(file: Path) -> dict[str, Entry]:
@@ -56,7 +38,7 @@ def read_entries(file: Path) -> dict[str, Entry]:
             f"{file} is a Git LFS pointer, not the weights: run `git lfs pull` in its folder"
         )
     if start[8:9] == b"{":
-        return read_safetensors(file)
+        return {**read_safetensors(file)}
     if start.startswith(b"PK"):
         with open_archive(file) as archive:
             if is_torchscript(archive):
@@ -65,41 +47,6 @@ def read_entries(file: Path) -> dict[str, Entry]:
     if start.startswith(b"\x80"):
         return read_pickle(file)
     raise CheckpointError(f"{file} is damaged, or of no format that weights are published in")
-
-
-def read_safetensors(file: Path) -> dict[str, Entry]:
-    """Read the header of a safetensors file and hold it against the file's size."""
-    damaged = f"{file} is damaged"
-    with _reading(file), file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if length > LONGEST_HEADER:
-            raise CheckpointError(f"{damaged}: its header cannot be {length} bytes long")
-        text = stream.read(length)
-        held = file.stat().st_size - 8 - length
-    try:
-        header = json.loads(text)
-        header.pop("__metadata__", None)
-        spans = {name: (*entry["data_offsets"], entry) for name, entry in header.items()}
-        entries: dict[str, Entry] = {
-            name: Stored(file, 8 + length + begin, tuple(entry["shape"]), DTYPES[entry["dtype"]])
-            for name, (begin, _, entry) in spans.items()
-        }
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise CheckpointError(f"{damaged}: its header cannot be read; fetch it again") from None
-    edges = sorted((begin, end) for begin, end, _ in spans.values())
-    ends = max((end for _, end in edges), default=0)
-    if held < ends:
-        raise CheckpointError(
-            f"{damaged}: {ends - held} bytes are missing at its end; fetch it again"
-        )
-    fits = all(
-        end - begin == prod(entries[name].shape) * entries[name].dtype.itemsize
-        for name, (begin, end, _) in spans.items()
-    )
-    follow = all(before[1] == after[0] for before, after in pairwise([(0, 0), *edges]))
-    if not (fits and follow and held == ends):
-        raise CheckpointError(f"{damaged}: its header does not agree with its content")
-    return entries
 
 
 def read_pickle(file: Path) -> dict[str, Entry]:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from unclip.errors import CheckpointError
-from unclip.weights.entries import Entry, Stored
+from unclip.storage.entries import Entry, Stored
 
 LARGEST_PICKLE = 256 * 2**20
 DEEPEST = 64

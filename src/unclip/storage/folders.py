@@ -1,0 +1,119 @@
+"""Folders that are written whole or not at all, also through a kill or a power cut."""
+
+import errno
+import glob
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from unclip.errors import CheckpointError
+
+_OLD = "-old"
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """A new folder beside ``folder`` that takes its place when the block succeeds.
+
+    All of it is on the disk before it takes the place. A kill leaves the old folder or the new
+    one; between the two renames neither is there, and `recover` puts the old one back.
+
+    Raises:
+        CheckpointError: it cannot be written (no space, no permission).
+    """
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        recover(folder)
+        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            yield beside
+            beside.chmod(0o755)
+            for path in sorted(beside.rglob("*"), reverse=True):
+                flush(path)
+            flush(beside)
+            old = beside.with_name(beside.name + _OLD)
+            if folder.exists():
+                os.replace(folder, old)
+            os.replace(beside, folder)
+            flush(folder.parent)
+            for left in (old, *_left(folder)):
+                shutil.rmtree(left, ignore_errors=True)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+
+def recover(folder: Path) -> None:
+    """Put a folder back that a kill left moved aside; nothing happens if it is in its place."""
+    if folder.exists():
+        return
+    for old in _left(folder)[-1:]:
+        # Another process may have done so meanwhile.
+        with suppress(OSError):
+            os.rename(old, folder)
+
+
+def _left(folder: Path) -> list[Path]:
+    """What earlier replacements moved aside and did not delete, the oldest first."""
+    # The name of a temporary folder ends in eight characters; those of model-2 are not model's.
+    found = folder.parent.glob(f".{glob.escape(folder.name)}-{'?' * 8}{_OLD}")
+    return sorted(found, key=lambda path: path.stat().st_mtime_ns)
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    if os.name == "nt" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn what the system says against writing into ``folder`` into a `CheckpointError`."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{folder} cannot be written: {_reason(error)}") from None
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write an object, readable."""
+    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read an object.
+
+    Raises:
+        CheckpointError: the file is missing, cannot be read or holds something else.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} does not exist; is this an unclip model folder?") from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {_reason(error)}") from None
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{path} is damaged: line {error.lineno}: {error.msg}") from None
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from None
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} is damaged: it does not hold an object")
+    return values
+
+
+def _reason(error: Exception) -> str:
+    # safetensors tells its system errors in words only.
+    if getattr(error, "errno", None) == errno.ENOSPC or "os error 28" in str(error):
+        return "no space left on the disk"
+    return getattr(error, "strerror", None) or str(error)

@@ -1,0 +1,86 @@
+"""Modules built without memory and filled from disk, so that one copy of the weights exists.
+
+A tensor at a time is read into a buffer and converted to where and what it will be. It knows no
+stage.
+"""
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from unclip.errors import CheckpointError
+from unclip.storage.safetensors import read_safetensors
+
+
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Parameters of modules built in this context have no memory (they are on ``meta``).
+
+    Buffers are as ever: most are computed, not stored.
+    """
+    here = threading.get_ident()
+
+    def on_meta(module: nn.Module, name: str, parameter: nn.Parameter) -> nn.Parameter | None:
+        if parameter is None or threading.get_ident() != here:
+            return None
+        return nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
+
+    hook = register_module_parameter_registration_hook(on_meta)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@torch.no_grad()
+def fill(
+    module: nn.Module,
+    file: Path,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> None:
+    """Read the state dict of ``module`` from a safetensors file, strictly.
+
+    Args:
+        module: built in `without_memory`, or as ever.
+        file: holds exactly its state dict, in any dtype.
+        dtype: of the parameters afterwards. Buffers keep theirs.
+        device: of the parameters afterwards.
+        memory_format: of parameters with four axes.
+
+    Raises:
+        CheckpointError: a tensor is missing, misshapen or one too many; it is named.
+    """
+    entries = read_safetensors(file)
+    wanted = module.state_dict(keep_vars=True)
+    _check({key: entry.shape for key, entry in entries.items()}, wanted, file)
+    longest = max((entry.length for entry in entries.values()), default=0)
+    scratch = torch.empty(longest, dtype=torch.uint8)
+    for key, tensor in wanted.items():
+        value = entries[key].read(scratch)
+        if not isinstance(tensor, nn.Parameter):
+            tensor.copy_(value)
+            continue
+        layout = memory_format if value.ndim == 4 else torch.contiguous_format
+        made = torch.empty(value.shape, dtype=dtype, device=device, memory_format=layout)
+        owner, _, name = key.rpartition(".")
+        parameter = nn.Parameter(made.copy_(value), tensor.requires_grad)
+        setattr(module.get_submodule(owner), name, parameter)
+
+
+def _check(held: Mapping[str, tuple[int, ...]], wanted: Mapping[str, Tensor], file: Path) -> None:
+    for key, tensor in wanted.items():
+        if key not in held:
+            raise CheckpointError(f"{file}: tensor {key} is missing")
+        if held[key] != tuple(tensor.shape):
+            raise CheckpointError(
+                f"{file}: tensor {key} has shape {held[key]}, not {tuple(tensor.shape)}"
+            )
+    if extra := sorted(set(held) - set(wanted)):
+        raise CheckpointError(f"{file}: tensor {extra[0]} is not part of this stage")
