@@ -24,8 +24,7 @@ from unclip.nn.transformer import TransformerConfig
 from unclip.nn.unet import UNetConfig
 from unclip.options import GenerateOptions
 from unclip.prior.autoregressive import AutoregressivePriorConfig
-from unclip.prior.autoregressive_network import AutoregressiveNetworkConfig
-from unclip.prior.autoregressive_network import ClipStatesConfig as FrozenStatesConfig
+from unclip.prior.autoregressive_network import AutoregressiveNetworkConfig, FrozenTextConfig
 from unclip.prior.diffusion_prior import DiffusionPriorConfig
 from unclip.prior.kinds import PriorConfig
 from unclip.prior.network import PriorNetworkConfig
@@ -42,7 +41,6 @@ class Preset:
     clip: ClipConfig
     prior: Callable[[ClipConfig], PriorConfig]
     autoregressive: Callable[[ClipConfig], PriorConfig]
-    """The prior of §1.3, which may take the place of the other."""
     decoder: Callable[[ClipConfig], DecoderConfig]
     upsamplers: Mapping[int, UpsamplerConfig]
     training: Mapping[str, TrainingConfig]
@@ -90,12 +88,13 @@ def _autoregressive(
     """``text`` is the caption encoder; without one the prior reads CLIP's text states."""
 
     def build(clip: ClipConfig) -> AutoregressivePriorConfig:
+        words = _encoder(clip, text) if text else FrozenTextConfig(width=clip.text_tower().width)
         return AutoregressivePriorConfig(
             network=AutoregressiveNetworkConfig(
                 embedding=clip.embedding,
                 components=min(components, clip.embedding),
                 buckets=buckets,
-                text=_encoder(clip, text) if text else FrozenStatesConfig(width=_f(clip)),
+                text=words,
                 transformer=size,
             )
         )
@@ -107,10 +106,6 @@ def _encoder(clip: ClipConfig, size: TransformerConfig) -> CaptionEncoderConfig:
     return CaptionEncoderConfig(
         vocabulary=clip.text_tower().vocabulary, context=clip.caption_context, transformer=size
     )
-
-
-def _f(clip: ClipConfig) -> int:
-    return clip.text_tower().width
 
 
 def _decoder(
@@ -125,7 +120,7 @@ def _decoder(
     """``text`` is the caption encoder; without one the decoder reads CLIP's text states."""
 
     def build(clip: ClipConfig) -> DecoderConfig:
-        words = _encoder(clip, text) if text else ClipStatesConfig(states=_f(clip))
+        words = _encoder(clip, text) if text else ClipStatesConfig(states=clip.text_tower().width)
         return DecoderConfig(
             size=size,
             network=DecoderNetworkConfig(
@@ -244,9 +239,7 @@ def _emoji(unet: UNetConfig, training: Mapping[str, TrainingConfig]) -> Preset:
             std=(0.5, 0.5, 0.5),
         ),
         prior=_prior(192, 5, 3, _X0),
-        autoregressive=_autoregressive(
-            96, 256, TransformerConfig(width=192, depth=5, heads=3, dropout=0.1)
-        ),
+        autoregressive=_autoregressive(96, 256, TransformerConfig(width=192, depth=5, heads=3)),
         decoder=_decoder(
             unet,
             None,

@@ -12,13 +12,13 @@ from unclip.nn.transformer import TransformerConfig
 from unclip.prior.autoregressive_network import (
     AutoregressiveNetwork,
     AutoregressiveNetworkConfig,
-    ClipStatesConfig,
+    FrozenTextConfig,
     Writing,
 )
 from unclip.types import TextFeatures
 
 K, BUCKETS, B = 6, 10, 3
-CLIP_STATES = ClipStatesConfig(width=F)
+CLIP_STATES = FrozenTextConfig(width=F)
 OWN_ENCODER = CaptionEncoderConfig(
     vocabulary=60, context=12, transformer=TransformerConfig(width=24, depth=2, heads=2)
 )
@@ -26,7 +26,7 @@ BOTH = pytest.mark.parametrize("text", [CLIP_STATES, OWN_ENCODER], ids=lambda c:
 NONE, ALL = torch.zeros(B, dtype=torch.bool), torch.ones(B, dtype=torch.bool)
 
 
-def network(text: ClipStatesConfig | CaptionEncoderConfig = CLIP_STATES) -> AutoregressiveNetwork:
+def network(text: FrozenTextConfig | CaptionEncoderConfig = CLIP_STATES) -> AutoregressiveNetwork:
     torch.manual_seed(0)
     built = AutoregressiveNetwork(
         AutoregressiveNetworkConfig(

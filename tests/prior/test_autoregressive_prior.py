@@ -19,7 +19,7 @@ from unclip.prior.autoregressive import (
 )
 from unclip.prior.autoregressive_network import (
     AutoregressiveNetworkConfig,
-    ClipStatesConfig,
+    FrozenTextConfig,
     Writing,
 )
 from unclip.prior.options import PriorSampling
@@ -32,7 +32,7 @@ CONFIG = AutoregressivePriorConfig(
         embedding=D,
         components=K,
         buckets=BUCKETS,
-        text=ClipStatesConfig(width=F),
+        text=FrozenTextConfig(width=F),
         transformer=TransformerConfig(width=32, depth=2, heads=2),
     )
 )

@@ -30,7 +30,7 @@ PREFIX = 2
 """Positions before the tokens: the pooled caption, z_t."""
 
 
-class ClipStatesConfig(Config):
+class FrozenTextConfig(Config):
     """Captions as CLIP's text tower encodes them; it is frozen and costs no parameters."""
 
     kind: Literal["clip_states"] = "clip_states"
@@ -47,7 +47,7 @@ class AutoregressiveNetworkConfig(Config):
     """Tokens that an image embedding becomes: its principal components."""
     buckets: int = Field(default=1024, ge=2)
     """Values a token can have."""
-    text: ClipStatesConfig | CaptionEncoderConfig = Field(
+    text: FrozenTextConfig | CaptionEncoderConfig = Field(
         default=CaptionEncoderConfig(), discriminator="kind"
     )
     transformer: TransformerConfig = TransformerConfig(width=1664, depth=24, heads=26)

@@ -30,7 +30,7 @@ def climbed(
     if radius == 0:
         yield
         return
-    moved = [parameter for parameter in parameters if parameter.requires_grad]
+    moved: list[Tensor] = [parameter for parameter in parameters if parameter.requires_grad]
     with local_gradients():
         value = loss()
     gradients = torch.autograd.grad(value, moved, materialize_grads=True)
@@ -39,7 +39,7 @@ def climbed(
     with torch.no_grad():
         # At a stationary point there is no direction to climb in.
         steps = torch._foreach_mul(gradients, radius / length.clamp(min=1e-12))
-        torch._foreach_add_(moved, steps)
+        torch._foreach_add_(moved, list(steps))
     try:
         yield
     finally:

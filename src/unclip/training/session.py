@@ -109,9 +109,9 @@ def train_into(
     if isinstance(stage, DiffusionPrior) and not stage.space.measured:
         _standardise(stage, loader, conditioner)
     run = model / "training" / folder_of(stage)
-    if isinstance(stage, AutoregressivePrior) and not stage.codec.measured:
-        if latest_state(run) is None:  # else it comes with the state
-            _fit_codec(stage, loader, conditioner)
+    resumed = latest_state(run) is not None  # and brings its codec
+    if isinstance(stage, AutoregressivePrior) and not (stage.codec.measured or resumed):
+        _fit_codec(stage, loader, conditioner)
     report = train(
         stage,
         loader,
