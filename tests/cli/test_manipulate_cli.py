@@ -25,6 +25,11 @@ def _float32(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         image.save(f"{colour}.png")
 
 
+def pixels(path: Path | str) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
 @pytest.fixture
 def unclip(tiny_model: Path, capsys: pytest.CaptureFixture[str]):
     """Run a command with the tiny model; what it printed."""
@@ -71,13 +76,13 @@ def test_pictures_are_saved_with_recipe_and_made_again(name: str, unclip) -> Non
     last = Path(pictures[-1]["path"])
     assert read_recipe(last)["command"] == name
     assert unclip("again", str(last), "-o", "same.png") == "same.png\n"
-    assert np.array_equal(np.asarray(Image.open(last)), np.asarray(Image.open("same.png")))
+    assert np.array_equal(pixels(last), pixels("same.png"))
     assert read_recipe(last) == read_recipe("same.png")
 
 
 def test_upscale(unclip) -> None:
     unclip("upscale", "red.png", "--size", "256", "-o", "large.png")
-    assert Image.open("large.png").size == (320, 256)
+    assert pixels("large.png").shape == (256, 320, 3)
 
 
 def test_one_picture_takes_a_name_several_a_folder(unclip, refused) -> None:
@@ -144,7 +149,7 @@ def test_sweep(unclip, refused) -> None:
     unclip("sweep", "red.png", *words, "-o", "b.png")
     assert read_recipe("b.png")["how"]["how"] == {"fit": "pad"}
     assert unclip("again", "b.png", "-o", "c.png") == "c.png\n"
-    assert np.array_equal(np.asarray(Image.open("b.png")), np.asarray(Image.open("c.png")))
+    assert np.array_equal(pixels("b.png"), pixels("c.png"))
     assert "OPTION=VALUE" in refused("sweep", "a ball", "--x", "seed")
     assert "no such field" in refused("sweep", "a ball", "--x", "sead=1,2")
 
@@ -162,7 +167,7 @@ def test_inputs_are_checked_or_travel(unclip, refused) -> None:
 def test_generated_pictures_are_made_again(unclip, refused) -> None:
     unclip("generate", "a ball", "--size", "64", "--seed", "3", "-o", "ball.png")
     unclip("again", "ball.png", "-o", "same.png")
-    assert np.array_equal(np.asarray(Image.open("ball.png")), np.asarray(Image.open("same.png")))
+    assert np.array_equal(pixels("ball.png"), pixels("same.png"))
     assert "no recipe inside" in refused("again", "red.png", "-o", "x.png")
 
 

@@ -47,8 +47,10 @@ def again(
     name = model or str(recipe.get("model"))
     pipeline = load(name, runtime, "one" if low_memory else "all")
     check_model(pipeline, recipe, str(image))
-    batch = recipe.get("options", {}).get("batch", 1)
-    warn_of_other_bits(image, recipe.get("computed"), pipeline.computed(batch))
+    then = recipe.get("computed") or {}
+    # Manipulations are repeated in their own batches, a generated image alone.
+    batch = 1 if recipe.get("command") == "generate" else then.get("batch", 1)
+    warn_of_other_bits(image, then, pipeline.computed(batch))
     folders = (image.absolute().parent, Path.cwd())
     making = again(pipeline, recipe, name=str(image), folders=folders, inputs=tuple(inputs or ()))
     made = watch(making)

@@ -7,6 +7,7 @@ from unclip.cli.again import again
 from unclip.cli.classify import attack, classify
 from unclip.cli.embed import decode, embed
 from unclip.cli.evaluate import evaluate
+from unclip.cli.export import export
 from unclip.cli.generate import generate
 from unclip.cli.import_weights import import_weights
 from unclip.cli.info import info
@@ -32,14 +33,22 @@ app = App(
     help_format="markdown",
 )
 app.command(generate)
-for command in (vary, interpolate, mix, edit, inpaint, upscale, reconstruct):
-    app.command(command)
-for command in (embed, decode, sweep, again):
-    app.command(command)
+app.command(vary)
+app.command(interpolate)
+app.command(mix)
+app.command(edit)
+app.command(inpaint)
+app.command(upscale)
+app.command(reconstruct)
+app.command(embed)
+app.command(decode)
+app.command(sweep)
+app.command(again)
 app.command(train)
 app.command(merge)
 app.command(info)
 app.command(import_weights, name="import")
+app.command(export)
 app.command(evaluate)
 app.command(classify)
 app.command(attack)

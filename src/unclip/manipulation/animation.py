@@ -2,8 +2,9 @@
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -61,7 +62,7 @@ def _save_mp4(file: Path, frames: Sequence[Image.Image], fps: float) -> None:
     video.close()
 
 
-def _writer():
+def _writer() -> Callable[..., Any]:
     try:
         from imageio_ffmpeg import write_frames
     except ImportError:
