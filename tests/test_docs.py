@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,6 +67,15 @@ def test_python_of_the_readme(workplace: Path) -> None:
     (block,) = blocks(ROOT / "README.md", "python")
     exec(compile(block, "README.md", "exec"), {})
     assert (workplace / "cat.png").exists()
+
+
+@pytest.mark.slow
+def test_python_of_the_training_page(workplace: Path) -> None:
+    shutil.copytree(shipped()["emoji"], "mine")
+    names: dict[str, object] = {}
+    for block in blocks(ROOT / "docs/training.md", "python"):
+        exec(compile(block, "training.md", "exec"), names)
+    assert {path.name for path in (workplace / "runs").iterdir()} == {"prior", "calmer"}
 
 
 def test_links_lead_somewhere() -> None:

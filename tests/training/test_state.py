@@ -3,6 +3,7 @@
 import pytest
 import torch
 from fake_stage import new_stage
+from safetensors.torch import load_file
 
 from unclip.errors import CheckpointError
 from unclip.training import state
@@ -16,6 +17,7 @@ from unclip.training.state import (
     read_tensors,
     restore_module,
     save_state,
+    trained_names,
     write_json,
 )
 
@@ -105,7 +107,7 @@ def test_weights_are_read_strictly(tmp_path):
     tensors["mean"] = torch.zeros(4)
     folder = save_state(tmp_path, Progress(), {RAW: tensors})
     with pytest.raises(CheckpointError) as caught:
-        restore_module(stage, folder / RAW)
+        restore_module(stage, folder / RAW, trained_names(stage))
     for culprit in ("gain is missing", "unknown is unknown", "mean has shape (4,) instead of (3,)"):
         assert culprit in str(caught.value)
 
@@ -128,3 +130,17 @@ def test_another_stage_in_the_run_folder_is_refused(tmp_path):
     other = {"name": "decoder", "config": {"network": {"channels": 96}, "sizes": (1, 2)}}
     with pytest.raises(CheckpointError, match=r"config\.network\.channels is 64 there, 96 now"):
         check_same_stage(tmp_path, other)
+
+
+def test_states_hold_views_and_shared_memory(tmp_path):
+    whole = torch.arange(12.0).reshape(3, 4)
+    tensors = {
+        "whole": whole,
+        "again": whole,
+        "row": whole[1],
+        "turned": whole.T,
+        "one": whole[2, 3],
+    }
+    folder = save_state(tmp_path, Progress(step=1), {"raw.safetensors": tensors})
+    found = load_file(folder / "raw.safetensors")
+    assert all(torch.equal(found[key], value) for key, value in tensors.items())

@@ -43,27 +43,22 @@ def train(
 ) -> None:
     """Train one stage on captioned images; the same command again resumes it.
 
-    CLIP comes first: prior and decoder stand on it. When clip, prior and decoder are there,
-    `unclip generate --model OUTPUT` draws with them.
+    CLIP comes first: prior and decoder stand on it. `unclip generate --model OUTPUT` draws then.
 
     For example:
 
-        unclip train clip photos -o mine
-        unclip train decoder photos -o mine --set training.steps=20000
+        unclip train clip photos -o mine --set training.steps=20000
         unclip train prior photos -o mine --embeddings photos-embedded
         unclip train prior photos -o other --clip mine --kind autoregressive
         unclip train decoder photos -o tuned --clip mine --from mine --lora 16
-        torchrun --nproc-per-node 2 -m unclip train prior photos -o mine
 
     Args:
         stage: Which stage.
-        data: A folder of images with .txt captions, one with metadata.jsonl or .csv, or tar
-            shards; for the prior also a folder of clip-retrieval's embeddings.
+        data: Images with .txt captions, metadata.jsonl or .csv, tar shards, or embeddings.
         output: The model folder; the stage is written there, its state to OUTPUT/training.
         preset: Sizes and recipe: tiny, emoji, emoji-gpu or paper.
         kind: Of the prior: diffusion (unless told otherwise) or autoregressive.
-        assignments: Change a field of the stage's config (network.unet.channels=64), or of its
-            training (training.lr=1e-4). Repeat for more.
+        assignments: Change a field of the stage's config, or of its training (training.lr=1e-4).
         clip: The CLIP that prior and decoder are trained on, OUTPUT/clip unless given: a stage
             folder, or a model, by its folder or name.
         start: What to fine-tune, instead of random weights: a stage folder or a model.
@@ -77,25 +72,21 @@ def train(
         max_steps: Stop with a checkpoint after so many steps.
         device: auto, cpu, cuda or mps.
     """
-    from unclip.data.open_data import open_data
     from unclip.presets import preset as named
-    from unclip.training.session import embedded, frozen, train_into
+    from unclip.training.session import train_into
 
     _check(stage, start, lora, embeddings)
     speaks = _speaks()
     sizes = _of_kind(named(preset), stage, kind, start)
     recipe, changes = _training(sizes, stage, to, _assignments(assignments or ()))
-    source = open_data(data, with_captions=stage != "upsampler", caption_column=caption_column)
-    encoder = None
-    if stage in ("prior", "decoder"):
-        encoder = frozen(_stage_folder(clip, "clip") if clip else output / "clip", device)
-    if embeddings is not None and encoder is not None:
-        source = embedded(source, embeddings, encoder, _tell if speaks else _silence)
+    source = _open(data, stage, caption_column)
+    encoder = _encoder(stage, clip, output, device)
+    source = _embedded(source, embeddings, encoder, speaks)
     base = _base(start, stage, to) if start is not None else None
-    if base is not None:
-        network = _fine_tuned(base, stage, encoder, changes, lora)
-    else:
+    if base is None:
         network = _build(stage, output, sizes, source, encoder, to, changes, recipe)
+    else:
+        network = _fine_tuned(base, stage, encoder, changes, lora)
     report = train_into(
         output,
         network,
@@ -154,12 +145,34 @@ def _base(start: str, stage: StageName, to: int) -> Callable[[], Any]:
     return lambda: load_stage(folder)
 
 
-def _tell(done: int, total: int) -> None:
-    logging.getLogger(__name__).info("embedded %d of %d images", done, total)
+def _open(data: str, stage: StageName, caption_column: str | None) -> "Source | StreamSource":
+    from unclip.data.open_data import open_data
+
+    return open_data(data, with_captions=stage != "upsampler", caption_column=caption_column)
 
 
-def _silence(done: int, total: int) -> None:
-    pass
+def _encoder(stage: StageName, clip: str | None, output: Path, device: str | None) -> "Clip | None":
+    """The frozen CLIP, for the stages that are trained on one."""
+    from unclip.training.session import frozen
+
+    if stage not in ("prior", "decoder"):
+        return None
+    return frozen(_stage_folder(clip, "clip") if clip else output / "clip", device)
+
+
+def _embedded(
+    source: "Source | StreamSource", folder: Path | None, clip: "Clip | None", speaks: bool
+) -> "Source | StreamSource":
+    from unclip.training.session import embedded
+
+    if folder is None or clip is None:
+        return source
+
+    def tell(done: int, total: int) -> None:
+        if speaks:
+            logging.getLogger(__name__).info("embedded %d of %d images", done, total)
+
+    return embedded(source, folder, clip, tell)
 
 
 def _speaks() -> bool:

@@ -93,8 +93,6 @@ def train_into(
     rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if config.batch % processes:
         raise CheckpointError(f"batch {config.batch} does not divide by {processes} processes")
-    if isinstance(source, RetrievalSource) and clip is not None:
-        _check(source, clip)
     loader = Loader(
         source,
         config.batch // processes,
@@ -104,8 +102,7 @@ def train_into(
         processes=processes,
         workers=workers,
     )
-    size = stage.config.size if stage.name == "decoder" else None
-    conditioner = FrozenClip(clip, stage.needs, size) if clip is not None else None
+    conditioner = _conditioner(stage, source, clip)
     if isinstance(stage, DiffusionPrior) and not stage.space.measured:
         _standardise(stage, loader, conditioner)
     run = model / "training" / folder_of(stage)
@@ -135,6 +132,14 @@ def train_into(
         save_stage(finished, model / folder_of(stage))
         _register(model, folder_of(stage), defaults)
     return report
+
+
+def _conditioner(stage: Any, source: Source | StreamSource, clip: Clip | None) -> FrozenClip | None:
+    if clip is None:
+        return None
+    if isinstance(source, RetrievalSource):
+        _check(source, clip)
+    return FrozenClip(clip, stage.needs, stage.config.size if stage.name == "decoder" else None)
 
 
 def _finished(stage: Any, folder: Path, base: Callable[[], Any] | None) -> Any:

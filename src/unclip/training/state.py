@@ -52,11 +52,7 @@ def save_state(run: Path, progress: Progress, files: Mapping[str, Mapping[str, T
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     for name, tensors in files.items():
-        # A copy, since safetensors refuses strided tensors and tensors that share memory.
-        plain = {
-            key: value.detach().to("cpu", copy=True).contiguous() for key, value in tensors.items()
-        }
-        save_file(plain, partial / name)
+        save_file(_plain(tensors), partial / name)
         _flush(partial / name)
     progress_text = json.dumps(vars(progress), indent=2) + "\n"
     (partial / "state.json").write_text(progress_text, encoding="utf-8")
@@ -64,6 +60,23 @@ def save_state(run: Path, progress: Progress, files: Mapping[str, Mapping[str, T
     partial.rename(target)
     _flush(target.parent)
     return target
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What safetensors writes: nothing strided and nothing that shares memory.
+
+    Only what is gets copied: the optimiser's state is the largest thing in memory.
+    """
+    plain: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for key, tensor in tensors.items():
+        value = tensor.detach().cpu().contiguous()
+        memory = value.untyped_storage()
+        if memory.data_ptr() in seen or memory.nbytes() != value.nbytes:
+            value = value.clone()
+        seen.add(memory.data_ptr())
+        plain[key] = value
+    return plain
 
 
 def prune_states(run: Path, keep: int) -> None:
