@@ -18,11 +18,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from unclip.clip.clip import TOKENIZER, Clip, ClipConfig
+from unclip.codec.codec import Codec, CodecConfig
 from unclip.config import Config
 from unclip.decoder.decoder import Decoder, DecoderConfig
 from unclip.errors import CheckpointError, OptionError
 from unclip.options import GenerateOptions
-from unclip.pipeline import Slot, UnCLIP
+from unclip.pipeline import Latents, Slot, UnCLIP
 from unclip.prior.kinds import PriorConfig, build_prior, parse_prior
 from unclip.runtime import Runtime, choose_runtime, place
 from unclip.storage.content import digest_of
@@ -40,6 +41,7 @@ STAGES: dict[str, tuple[Callable[[Any], nn.Module], Callable[..., Config]]] = {
     "prior": (build_prior, parse_prior),
     "decoder": (Decoder, DecoderConfig.parse),
     "upsampler": (Upsampler, UpsamplerConfig.parse),
+    "codec": (Codec, CodecConfig.parse),
 }
 """How a stage is built of its config, and its config of plain values."""
 
@@ -71,16 +73,19 @@ class Index(Config):
 
     format: Literal[1] = 1
     clip: str | None = "clip"
-    """None, as for prior and decoder: what was imported has none."""
+    """None, as for prior and decoder: what was imported has none. Without a prior a model still
+    varies images."""
     prior: str | None = "prior"
     decoder: str | None = "decoder"
+    codec: str | None = None
+    """What makes pixels of a decoder's latents."""
     upsamplers: dict[int, str] = Field({}, description="By the size each draws.")
     defaults: GenerateOptions = GenerateOptions()
     card: Card = Card()
 
     def folders(self) -> list[str]:
         """Of the stages that are there, in the order in which they work."""
-        stages = (self.clip, self.prior, self.decoder, *self.upsamplers.values())
+        stages = (self.clip, self.prior, self.decoder, self.codec, *self.upsamplers.values())
         return [name for name in stages if name is not None]
 
 
@@ -180,7 +185,8 @@ def save_pipeline(
     for name, stage in stages.items():
         save_stage(stage, folder / name, dtype=dtype)
     sizes = {int(name.split("-")[1]): name for name in stages if name.startswith("upsampler-")}
-    write_index(folder, Index(upsamplers=sizes, defaults=defaults, card=card))
+    codec = "codec" if "codec" in stages else None
+    write_index(folder, Index(upsamplers=sizes, codec=codec, defaults=defaults, card=card))
 
 
 def write_index(folder: Path, index: Index) -> None:
@@ -237,16 +243,18 @@ def load_pipeline(
     folder = Path(folder)
     runtime = runtime or choose_runtime()
     index = read_index(folder)
-    names = {"clip": index.clip, "prior": index.prior, "decoder": index.decoder}
-    for stage, name in names.items():
+    for stage, name in (("clip", index.clip), ("decoder", index.decoder)):
         if name is None:
             raise CheckpointError(
                 f"{folder} draws nothing by itself: it has no {stage}; put the {stage} folder of a "
                 f"model of the same CLIP into it and name it in its {INDEX}"
             )
-    clip, prior, decoder = (_expected(folder / str(name), stage) for stage, name in names.items())
+    clip = _expected(folder / str(index.clip), "clip")
+    prior = _expected(folder / index.prior, "prior") if index.prior else None
+    decoder = _expected(folder / str(index.decoder), "decoder")
     _check_embeddings(folder, clip, prior, decoder)
-    size = decoder.size
+    codec = _codec_of(folder, index, decoder)
+    size = pixels = decoder.size * (codec.network.factor if codec else 1)
     for high, name in sorted(index.upsamplers.items()):
         config = _expected(folder / name, "upsampler")
         if (config.low, config.high) != (size, high):
@@ -263,17 +271,35 @@ def load_pipeline(
     def slot(name: str | None) -> Slot[Any]:
         return Slot(lambda: load_stage(folder / str(name), runtime), keep=residency == "all")
 
+    latents = None
+    if codec is not None:
+        factor = codec.network.factor
+        latents = Latents(slot(index.codec), factor, factor * decoder.network.unet.stride)
     return UnCLIP(
         slot(index.clip),
-        slot(index.prior),
+        slot(index.prior) if index.prior else None,
         slot(index.decoder),
         {size: slot(name) for size, name in index.upsamplers.items()},
-        size=decoder.size,
+        size=pixels,
         defaults=index.defaults,
         name=index.card.name,
         fingerprint=lambda: fingerprint(folder, index),
         runtime=runtime,
+        latents=latents,
     )
+
+
+def _codec_of(folder: Path, index: Index, decoder: DecoderConfig) -> CodecConfig | None:
+    """The config of the codec, which there must be if, and only if, the decoder draws latents."""
+    codec: CodecConfig | None = _expected(folder / index.codec, "codec") if index.codec else None
+    channels = codec.network.latents if codec else 3
+    if decoder.channels != channels:
+        raise CheckpointError(
+            f"{folder}: the decoder draws {decoder.channels} channels, its "
+            f"{'codec reads' if codec else 'pictures have'} {channels}; a decoder of latents needs "
+            "the codec it was trained with"
+        )
+    return codec
 
 
 def _expected(folder: Path, expected: str) -> Any:
@@ -285,23 +311,24 @@ def _expected(folder: Path, expected: str) -> Any:
 
 
 def _check_embeddings(
-    folder: Path, clip: ClipConfig, prior: PriorConfig, decoder: DecoderConfig
+    folder: Path, clip: ClipConfig, prior: PriorConfig | None, decoder: DecoderConfig
 ) -> None:
     """All three must speak of embeddings of one size and of one CLIP."""
-    for name, size in (("prior", prior.network.embedding), ("decoder", decoder.network.embedding)):
+    readers = {"prior": prior, "decoder": decoder}
+    for name, config in ((name, config) for name, config in readers.items() if config is not None):
+        size = config.network.embedding
         if size != clip.embedding:
             raise CheckpointError(
                 f"{folder}: the {name} was trained on embeddings of size {size}, its CLIP makes "
                 f"{clip.embedding}; train the {name} on this CLIP"
             )
-    for name, record in (("prior", prior.clip), ("decoder", decoder.clip)):
-        if record and (conflict := record.conflict(clip.identity)):
+        if config.clip and (conflict := config.clip.conflict(clip.identity)):
             raise CheckpointError(
                 f"{folder}: the {name} was trained on another CLIP than lies here ({conflict}); "
                 f"train the {name} on this CLIP, or put back the one it was trained on"
             )
     # The two may know more of their CLIP than a folder without its image tower does.
-    if prior.clip and (conflict := prior.clip.conflict(decoder.clip)):
+    if prior and prior.clip and (conflict := prior.clip.conflict(decoder.clip)):
         raise CheckpointError(
             f"{folder}: prior and decoder were trained on different CLIPs ({conflict}); "
             "choose two of one CLIP, or train one of them on the other's"

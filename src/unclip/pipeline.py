@@ -17,9 +17,10 @@ from torch import Tensor
 
 import unclip
 from unclip.clip.clip import Clip
+from unclip.codec.codec import Codec
 from unclip.decoder.decoder import Decoder
 from unclip.diffusion.samplers.repaint import Known
-from unclip.errors import OptionError, PromptError
+from unclip.errors import CheckpointError, OptionError, PromptError
 from unclip.images import save_png, to_pil
 from unclip.options import GenerateOptions
 from unclip.prior.kinds import Prior
@@ -76,8 +77,9 @@ class Generated:
     image: Image.Image
     prompt: str
     seed: int
-    score: float
-    """Cosine between the image's CLIP embedding and the prompt's: higher fits better."""
+    score: float | None
+    """Cosine between the image's CLIP embedding and the prompt's: higher fits better. None where
+    the model's CLIP has no image tower."""
     recipe: dict[str, Any]
     """All that is needed to make the image again; `save` writes it into the PNG."""
 
@@ -91,12 +93,23 @@ class Generated:
         return Path(path)
 
 
+@dataclass(frozen=True)
+class Latents:
+    """What a decoder draws in place of pixels, and what makes pixels of them."""
+
+    codec: Slot[Codec]
+    factor: int
+    """Pixels a side of one latent."""
+    multiple: int
+    """Sides of the images that can be drawn are multiples of this."""
+
+
 class UnCLIP:
     """Text to image through CLIP image embeddings.
 
     Args:
         clip: encodes prompts, and scores the images.
-        prior: draws image embeddings for a text.
+        prior: draws image embeddings for a text; None in a model that only varies images.
         decoder: draws small images for image embeddings.
         upsamplers: enlarge them, by the size each draws.
         size: of the decoder's images, in pixels a side.
@@ -104,12 +117,13 @@ class UnCLIP:
         name: what a recipe calls this model.
         fingerprint: identifies the weights in a recipe, or finds that out when it is needed.
         runtime: what the stages were placed for; recipes tell it.
+        latents: where the decoder draws no pixels; such a model draws other sizes too.
     """
 
     def __init__(
         self,
         clip: Slot[Clip],
-        prior: Slot[Prior],
+        prior: Slot[Prior] | None,
         decoder: Slot[Decoder],
         upsamplers: Mapping[int, Slot[Upsampler]],
         *,
@@ -118,6 +132,7 @@ class UnCLIP:
         name: str = "unnamed",
         fingerprint: str | Callable[[], str] = "",
         runtime: Runtime | None = None,
+        latents: Latents | None = None,
     ) -> None:
         self.clip, self.prior, self.decoder = clip, prior, decoder
         self.upsamplers = dict(sorted(upsamplers.items()))
@@ -125,6 +140,7 @@ class UnCLIP:
         self.defaults = defaults or GenerateOptions()
         self.name, self._fingerprint = name, fingerprint
         self.runtime = runtime or choose_runtime()
+        self.latents = latents
 
     @property
     def fingerprint(self) -> str:
@@ -141,6 +157,7 @@ class UnCLIP:
         Raises:
             PromptError: a prompt is empty, or none is given.
             OptionError: a size this model does not draw.
+            CheckpointError: the model has no prior, or one of its stages is damaged.
         """
         return finish(self.stream(prompts, options))
 
@@ -150,6 +167,7 @@ class UnCLIP:
         """`generate`, yielding each sampling step on the way. Closing the generator cancels."""
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         check_prompts(prompts)
+        self._prior()
         options = self.complete(options or GenerateOptions())
         jobs = [
             (position, prompt, options.seed + i)
@@ -160,7 +178,7 @@ class UnCLIP:
         for start in range(0, len(jobs), options.batch):
             positions, texts, seeds = zip(*jobs[start : start + options.batch], strict=True)
             drawn += zip(positions, (yield from self._draw(texts, seeds, options)), strict=True)
-        drawn.sort(key=lambda item: (item[0], -item[1].score))
+        drawn.sort(key=lambda item: (item[0], -(item[1].score or 0.0)))
         return [generated for _, generated in drawn]
 
     def encode_text(self, prompts: Sequence[str]) -> TextFeatures:
@@ -176,9 +194,13 @@ class UnCLIP:
     def embed(
         self, text: TextFeatures, options: GenerateOptions, randomness: Randomness
     ) -> Sampling:
-        """Draw an image embedding z_i [b d] for each text (P(z_i|y))."""
+        """Draw an image embedding z_i [b d] for each text (P(z_i|y)).
+
+        Raises:
+            CheckpointError: the model has no prior.
+        """
         streams = randomness.split("prior")
-        return self.prior.sample(
+        return self._prior().sample(
             lambda prior: prior.sample(
                 text, options.prior, streams, options.candidates or prior.candidates
             )
@@ -198,7 +220,12 @@ class UnCLIP:
 
         The decoder starts from ``x_T``, or from noise of its own. ``known`` parts of the
         pictures, by their size, are kept.
+
+        Raises:
+            OptionError: ``known`` for a model that draws latents.
         """
+        if known and self.latents is not None:
+            raise OptionError(f"{self.name} draws latents, and cannot keep parts of a picture")
         streams = randomness.split("decoder")
         images = yield from self.decoder.sample(
             lambda decoder: decoder.sample(
@@ -208,8 +235,11 @@ class UnCLIP:
                 streams,
                 x_T=x_T,
                 known=(known or {}).get(self.sizes[0]),
+                size=self._grid(options),
             )
         )
+        if self.latents is not None:
+            images = yield from self.latents.codec.sample(partial(Codec.sample, latents=images))
         return (yield from self.upsample(images, options, randomness, known))
 
     def upsample(
@@ -248,13 +278,27 @@ class UnCLIP:
         text = self.encode_text(prompts)
         image_embedding = yield from self.embed(text, options, randomness)
         images = yield from self.decode(image_embedding, text, options, randomness)
-        scores = torch.cosine_similarity(self.encode_image(images), text.embedding).tolist()
+        scores = self._scores(images, text)
         pictures = [to_pil(image) for image in images]
         computed = self.computed(len(prompts))
         return [
             Generated(picture, prompt, seed, score, self._recipe(prompt, seed, options, computed))
             for picture, prompt, seed, score in zip(pictures, prompts, seeds, scores, strict=True)
         ]
+
+    def _scores(self, images: Tensor, text: TextFeatures) -> list[float | None]:
+        with self.clip.use() as clip:
+            if clip.config.image is None:
+                return [None] * len(images)
+            return torch.cosine_similarity(clip.encode_image(images), text.embedding).tolist()
+
+    def _prior(self) -> Slot[Prior]:
+        if self.prior is None:
+            raise CheckpointError(
+                f"{self.name} has no prior and draws no prompts: vary an image with it, or load "
+                "it with the prior of another model"
+            )
+        return self.prior
 
     def complete(self, options: GenerateOptions) -> GenerateOptions:
         """Fill unset options in, and find what this model cannot do before anything is drawn."""
@@ -271,14 +315,34 @@ class UnCLIP:
     def refiners(self, options: GenerateOptions) -> list[tuple[int, Slot[Upsampler]]]:
         """The upsamplers that lead to the size asked for, by what each draws."""
         size = options.size or self.sizes[-1]
-        if size not in self.sizes:
-            known = ", ".join(str(known) for known in self.sizes)
-            raise OptionError(f"size {size} cannot be drawn by this model; choose from {known}")
+        self._check_size(size, options.width or size)
         refiners = [(step, slot) for step, slot in self.upsamplers.items() if step <= size]
         for step, _ in refiners:
             if str(step) not in options.upsampler:
                 raise OptionError(f"the model has no sampling defaults for {step} px")
         return refiners
+
+    def _check_size(self, height: int, width: int) -> None:
+        if self.latents is not None and not self.upsamplers:
+            multiple = self.latents.multiple
+            if height % multiple or width % multiple:
+                raise OptionError(
+                    f"{width}×{height} cannot be drawn by this model; sides must be multiples of "
+                    f"{multiple}"
+                )
+        elif height not in self.sizes:
+            known = ", ".join(str(known) for known in self.sizes)
+            raise OptionError(f"size {height} cannot be drawn by this model; choose from {known}")
+        elif width != height:
+            raise OptionError("this model draws squares: leave width unset")
+
+    def _grid(self, options: GenerateOptions) -> tuple[int, int] | None:
+        """Height and width the decoder is to draw; None for its own."""
+        if self.latents is None or self.upsamplers:
+            return None
+        height = options.size or self.sizes[0]
+        factor = self.latents.factor
+        return height // factor, (options.width or height) // factor
 
     def computed(self, batch: int) -> dict[str, Any]:
         """What decides the last bits of an image, besides its recipe: where it is computed."""

@@ -24,9 +24,11 @@ def import_weights(
         unclip import openai/clip-vit-large-patch14 clip
         unclip import ViT-L-14.pt clip
         unclip import kakaobrain/karlo-v1-alpha karlo
+        unclip import kakaobrain/karlo-v1-alpha+ECLIPSE-Community/ECLIPSE_Karlo_Prior eclipse
 
     Args:
-        source: A file, a folder, or owner/name on the Hugging Face Hub.
+        source: A file, a folder, or owner/name on the Hugging Face Hub; several make one model,
+            joined by `+`: the parts of the later ones replace those of the earlier.
         dest: The folder to write. Nothing is overwritten.
         reference: Whose behaviour to follow where the authors' code and its diffusers port differ.
         revision: Branch, tag or commit on the Hub.

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from unclip.errors import CheckpointError
 from unclip.identity import ClipIdentity
 from unclip.weights.detect import detect
 from unclip.weights.family import Import, Part, Reference
+from unclip.weights.joined import joined, names_of
 from unclip.weights.source import Source, open_source
 from unclip.weights.tensors import open_tensors
 from unclip.weights.writer import write_tensors
@@ -43,7 +46,7 @@ def import_source(
     """Convert a foreign checkpoint into a folder of ours.
 
     Args:
-        source: a file, a folder or a name on the Hub.
+        source: a file, a folder or a name on the Hub, or several, joined by ``+``.
         dest: the folder to write; it must not exist.
         reference: whose behaviour to follow where the authors' code and diffusers differ.
         revision: branch, tag or commit on the Hub.
@@ -57,7 +60,11 @@ def import_source(
             or too few; or ``dest`` cannot be written. Nothing is left half-written.
     """
     _check_free(Path(dest))
-    return write_import(plan(open_source(str(source), revision, offline=offline), reference), dest)
+    names = names_of(str(source))
+    if revision and len(names) > 1:
+        raise CheckpointError("a revision is one repository's: import a single one with it")
+    opened = [open_source(name, revision, offline=offline) for name in names]
+    return write_import(joined([plan(one, reference) for one in opened]), dest)
 
 
 def imported(source: str | Path) -> Path:
@@ -69,10 +76,11 @@ def imported(source: str | Path) -> Path:
     Raises:
         CheckpointError: as `import_source`.
     """
-    opened = open_source(str(source))
-    folder = cache_folder() / f"{opened.origin.replace('/', '--')}-{_key(opened)}"
+    opened = [open_source(name) for name in names_of(str(source))]
+    name = "+".join(one.origin for one in opened).replace("/", "--")
+    folder = cache_folder() / f"{name}-{_key(opened)}"
     if not folder.is_dir():
-        write_import(plan(opened), folder)
+        write_import(joined([plan(one) for one in opened]), folder)
     return folder
 
 
@@ -112,6 +120,7 @@ def write_import(imported: Import, dest: Path) -> Path:
             clip="clip" if "clip" in names else None,
             prior="prior" if "prior" in names else None,
             decoder="decoder" if "decoder" in names else None,
+            codec="codec" if "codec" in names else None,
             upsamplers=sizes,
             defaults=imported.defaults,
             card=imported.card,
@@ -131,7 +140,8 @@ def _write_part(
     shapes = _shapes(stage, part.config, folder)
     config: Any = part.config
     identity = None
-    write_tensors(folder / WEIGHTS, shapes, part.tensors(), name=card.name)
+    tensors = chain(part.tensors(), part.after(folder.parent) if part.after else ())
+    write_tensors(folder / WEIGHTS, shapes, tensors, name=card.name)
     if isinstance(config, ClipConfig):
         identity = config.identified(open_tensors([folder / WEIGHTS]).items())
         config = config.model_copy(update={"identity": identity})
@@ -156,10 +166,11 @@ def _check_free(dest: Path) -> None:
         raise CheckpointError(f"{dest} exists and is never overwritten; choose another name")
 
 
-def _key(source: Source) -> str:
-    facts: list[Any] = [CONVERSION, source.origin, source.revision]
-    if not source.revision:
-        for file in source.files:
+def _key(sources: Sequence[Source]) -> str:
+    facts: list[Any] = [CONVERSION]
+    for source in sources:
+        facts += [source.origin, source.revision]
+        for file in () if source.revision else source.files:
             path = source.path(file)
             facts.append([str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns])
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]

@@ -1,13 +1,15 @@
 """Which family a source is of. A new family is one module and one line here."""
 
 from unclip.errors import CheckpointError
-from unclip.weights import clip, karlo_authors, karlo_diffusers, refused
+from unclip.weights import clip, eclipse, kandinsky, karlo_authors, karlo_diffusers, refused
 from unclip.weights.family import Family
 from unclip.weights.source import Source
 
 FAMILIES: tuple[Family, ...] = (
     karlo_authors.FAMILY,
     karlo_diffusers.FAMILY,
+    *kandinsky.FAMILIES,
+    eclipse.FAMILY,
     *clip.FAMILIES,
 )
 """Asked in this order: whole pipelines before the single networks they contain."""

@@ -28,6 +28,9 @@ class Part:
     """All tensors of the stage's state dict by name, in any order, one at a time."""
     save_extras: Callable[[Path], None] | None = None
     """Writes what else the stage's folder holds, such as the tokenizer."""
+    after: Callable[[Path], Iterator[tuple[str, Tensor]]] | None = None
+    """Tensors that are computed from the model's CLIP. The folder given is the model's, in which
+    the CLIP lies already, if it has one; it may come from another source."""
 
 
 @dataclass(frozen=True)
