@@ -48,7 +48,6 @@ def train(
     For example:
 
         unclip train clip photos -o mine --set training.steps=20000
-        unclip train prior photos -o mine --embeddings photos-embedded
         unclip train prior photos -o other --clip mine --kind autoregressive
         unclip train decoder photos -o tuned --clip mine --from mine --lora 16
 
@@ -59,8 +58,7 @@ def train(
         preset: Sizes and recipe: tiny, emoji, emoji-gpu or paper.
         kind: Of the prior: diffusion (unless told otherwise) or autoregressive.
         assignments: Change a field of the stage's config, or of its training (training.lr=1e-4).
-        clip: The CLIP that prior and decoder are trained on, OUTPUT/clip unless given: a stage
-            folder, or a model, by its folder or name.
+        clip: The frozen CLIP, by stage folder, model folder or name; else OUTPUT/clip.
         start: What to fine-tune, instead of random weights: a stage folder or a model.
         lora: Fine-tune by an adapter of this rank instead of all weights; with --from.
         embeddings: A folder of the data's CLIP image embeddings; what is missing is computed.
@@ -79,9 +77,8 @@ def train(
     speaks = _speaks()
     sizes = _of_kind(named(preset), stage, kind, start)
     recipe, changes = _training(sizes, stage, to, _assignments(assignments or ()))
-    source = _open(data, stage, caption_column)
     encoder = _encoder(stage, clip, output, device)
-    source = _embedded(source, embeddings, encoder, speaks)
+    source = _embedded(_open(data, stage, caption_column), embeddings, encoder, speaks)
     base = _base(start, stage, to) if start is not None else None
     if base is None:
         network = _build(stage, output, sizes, source, encoder, to, changes, recipe)
