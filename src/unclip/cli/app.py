@@ -7,6 +7,7 @@ from unclip.cli.again import again
 from unclip.cli.classify import attack, classify
 from unclip.cli.embed import decode, embed
 from unclip.cli.evaluate import evaluate
+from unclip.cli.export import export
 from unclip.cli.generate import generate
 from unclip.cli.import_weights import import_weights
 from unclip.cli.info import info
@@ -47,6 +48,7 @@ app.command(train)
 app.command(merge)
 app.command(info)
 app.command(import_weights, name="import")
+app.command(export)
 app.command(evaluate)
 app.command(classify)
 app.command(attack)

@@ -42,6 +42,9 @@ def describe(model: str) -> dict[str, Any]:
     index = read_index(folder)
     stages = {name: _stage(folder / name) for name in index.folders()}
     sizes = [stages[index.decoder]["config"]["size"]] if index.decoder else []
+    if index.codec and index.decoder:
+        levels = stages[index.codec]["config"]["network"]["widths"]
+        sizes = [sizes[0] * 2 ** (len(levels) - 1)]
     return {
         "folder": str(folder),
         "fingerprint": fingerprint(folder, index),
@@ -55,11 +58,27 @@ def describe(model: str) -> dict[str, Any]:
 def _stage(folder: Path) -> dict[str, Any]:
     from unclip.checkpoint import WEIGHTS, count_parameters, read_config
 
-    return {
+    config = read_config(folder)[1].model_dump(mode="json")
+    facts = {
         "parameters": count_parameters(folder),
         "bytes": (folder / WEIGHTS).stat().st_size,
-        "config": read_config(folder)[1].model_dump(mode="json"),
+        "config": config,
     }
+    return facts | (_tokens(folder) if config.get("kind") == "autoregressive" else {})
+
+
+def _tokens(folder: Path) -> dict[str, Any]:
+    """What the tokens of an autoregressive prior hold of its image embeddings."""
+    from safetensors import safe_open
+
+    from unclip.checkpoint import WEIGHTS
+    from unclip.prior.pca import lost
+
+    with safe_open(folder / WEIGHTS, "pt") as file:
+        spectrum = file.get_tensor("codec.spectrum")
+        tokens, buckets = file.get_slice("codec.values").get_shape()
+    held = {"tokens": tokens, "buckets": buckets, "variance": 1 - lost(spectrum, tokens)}
+    return {"codec": held}
 
 
 def _show(facts: dict[str, Any]) -> None:
@@ -92,6 +111,9 @@ def _show(facts: dict[str, Any]) -> None:
         how = ""
         if sampling:
             how = f"{sampling['sampler']}, {sampling['steps']} steps"
+            if codec := stage.get("codec"):
+                held = f"{100 * codec['variance']:.1f} % of the variance"
+                how = f"{codec['tokens']} tokens of {codec['buckets']} values, {held}"
             if sampling["guidance"] != 1:
                 how += f", guidance {sampling['guidance']}"
         millions, megabytes = stage["parameters"] / 1e6, stage["bytes"] / 1e6

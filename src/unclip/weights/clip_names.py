@@ -4,14 +4,10 @@ import torch
 from torch import Tensor
 
 from unclip.weights.rename import Rule
+from unclip.weights.tables import join, transpose
 from unclip.weights.tensors import Tensors
 
 IMAGE, TEXT = "network.image.", "network.text."
-
-
-def transpose(matrix: Tensor) -> Tensor:
-    """A projection used as ``x @ W`` becomes the weight of a linear layer."""
-    return matrix.T.contiguous()
 
 
 def scalar(value: Tensor) -> Tensor:
@@ -83,7 +79,7 @@ def _transformers_blocks(theirs: str, ours: str) -> list[Rule]:
         Rule(
             tuple(f"{block}self_attn.{letter}_proj.{{kind}}" for letter in "qkv"),
             f"{mine}attention.qkv.{{kind}}",
-            lambda *thirds: torch.cat(thirds),
+            join,
         ),
         Rule(f"{block}self_attn.out_proj.{{kind}}", f"{mine}attention.out.{{kind}}"),
         Rule(f"{block}layer_norm{{i}}.{{kind}}", f"{mine}norm_{{i}}.{{kind}}"),
