@@ -382,3 +382,14 @@ def test_the_fingerprint_follows_the_content(file: str, model: Path, tiny_model:
     content[-1] ^= 1
     (model / "clip" / file).write_bytes(content)
     assert print_of(model) != print_of(tiny_model)
+
+
+def test_the_logit_scale_is_never_rounded(tiny_stages: dict[str, Any], tmp_path: Path) -> None:
+    clip = tiny_stages["clip"]
+    save_stage(clip, tmp_path / "clip", dtype=torch.bfloat16)
+    again = load_stage(tmp_path / "clip")
+    scale = clip.network.logit_scale
+    assert scale.bfloat16().float() != scale, "else the test proves nothing"
+    assert torch.equal(again.network.logit_scale, scale)
+    rounded = again.network.text.state_dict()
+    assert all(torch.equal(v, v.bfloat16().float()) for v in rounded.values() if v.ndim)

@@ -28,6 +28,7 @@ from unclip.prior.kinds import PriorConfig, build_prior, parse_prior
 from unclip.runtime import Runtime, choose_runtime, place
 from unclip.storage.content import digest_of
 from unclip.storage.folders import flush, read_json, recover, replacing, write_json, writing
+from unclip.storage.memory import given_back_when_freed
 from unclip.storage.safetensors import read_safetensors
 from unclip.storage.streaming import fill, without_memory
 from unclip.upsampler.upsampler import Upsampler, UpsamplerConfig
@@ -109,7 +110,9 @@ def save_stage(
         CheckpointError: the folder cannot be written (no space, no permission).
     """
     with replacing(Path(folder)) as beside:
-        lowered = {name for name, _ in stage.named_parameters(remove_duplicate=False)}
+        # Scalars cost nothing, and CLIP's logit scale is a logarithm.
+        named = stage.named_parameters(remove_duplicate=False)
+        lowered = {name for name, parameter in named if parameter.ndim}
         state = {
             key: _stored(value, dtype if key in lowered else None)
             for key, value in (weights or stage.state_dict()).items()
@@ -137,11 +140,12 @@ def load_stage(folder: Path, runtime: Runtime | None = None) -> Any:
     name, config = read_config(folder)
     with without_memory():
         stage = Clip.from_config(config, folder) if name == "clip" else STAGES[name][0](config)
-    if runtime is None:
-        fill(stage, folder / WEIGHTS)
-        return stage.requires_grad_(True)
-    fill(stage, folder / WEIGHTS, runtime.dtype, runtime.device, runtime.memory_format)
-    return place(stage.eval().requires_grad_(False), runtime)
+    with given_back_when_freed():
+        if runtime is None:
+            fill(stage, folder / WEIGHTS)
+            return stage.requires_grad_(True)
+        fill(stage, folder / WEIGHTS, runtime.dtype, runtime.device, runtime.memory_format)
+        return place(stage.eval().requires_grad_(False), runtime)
 
 
 def write_config(folder: Path, stage: str, config: Config) -> None:
