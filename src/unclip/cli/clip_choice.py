@@ -13,16 +13,18 @@ def open_clip(model: str, device: str | None = None, precision: str | None = Non
     Raises:
         CheckpointError: there is none.
     """
-    from unclip.checkpoint import CONFIG, load_stage, read_index
+    from unclip.checkpoint import is_stage, load_stage, read_index
     from unclip.clip.clip import Clip
     from unclip.errors import CheckpointError
     from unclip.loading import find
     from unclip.runtime import choose_runtime
 
-    folder = Path(model)
-    if not (folder / CONFIG).is_file():
-        root = find(model)
-        folder = root / read_index(root).clip
+    folder = find(model)
+    if not is_stage(folder):
+        name = read_index(folder).clip
+        if name is None:
+            raise CheckpointError(f"{folder} has no CLIP; name a model or a CLIP folder with one")
+        folder /= name
     clip = load_stage(folder, choose_runtime(device, precision))
     if not isinstance(clip, Clip):
         raise CheckpointError(f"{folder} holds a {clip.name}, not a CLIP")

@@ -56,7 +56,7 @@ def generate(
         like: A PNG made by this program: use its prompt, seed and options, unless given anew.
         sheet: Also write one PNG with all images and their prompts.
         json_lines: Print one JSON object per image instead of a line of text.
-        model: A shipped model's name, or a model folder.
+        model: A shipped model's name, a model folder, or a published model: see `unclip import`.
         device: auto, cpu, cuda or mps.
         precision: auto, bf16 or fp32.
         low_memory: Hold only the stage that is working in memory, or (--no-low-memory) all once

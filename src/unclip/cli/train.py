@@ -113,14 +113,12 @@ def _check(stage: StageName, start: str | None, lora: int | None, embeddings: Pa
 
 def _stage_folder(name: str, stage: str) -> Path:
     """The folder of a stage, given as such or as the model it is part of."""
-    from unclip.checkpoint import CONFIG, read_index
+    from unclip.checkpoint import is_stage, read_index
     from unclip.errors import CheckpointError
     from unclip.loading import find
 
-    if (Path(name) / CONFIG).is_file():
-        return Path(name)
     model = find(name)
-    if (model / CONFIG).is_file():
+    if is_stage(model):
         return model
     index = read_index(model)
     folders: dict[str, str | None] = {

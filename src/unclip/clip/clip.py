@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unclip.clip.losses import at_least_float32, sigmoid_loss, softmax_loss
-from unclip.clip.network import ClipNetwork, present
+from unclip.clip.network import ClipNetwork, lacking
 from unclip.clip.pixels import Fit, prepare
 from unclip.clip.resnet import ModifiedResNetConfig
 from unclip.clip.text import TextConfig
@@ -69,7 +69,9 @@ class ClipConfig(Config):
         Raises:
             CheckpointError: this CLIP has none.
         """
-        return present(self.image, "image")
+        if self.image is None:
+            raise lacking("image")
+        return self.image
 
     def text_tower(self) -> TextConfig:
         """The text tower's config.
@@ -77,7 +79,9 @@ class ClipConfig(Config):
         Raises:
             CheckpointError: this CLIP has none.
         """
-        return present(self.text, "text")
+        if self.text is None:
+            raise lacking("text")
+        return self.text
 
     def identified(self, weights: Iterable[tuple[str, Tensor]]) -> ClipIdentity:
         """The identity of a CLIP of this config with these weights, named as in a checkpoint.

@@ -1,7 +1,5 @@
 """The two towers of CLIP with the scale, and for the sigmoid loss the bias, of their cosines."""
 
-from typing import TypeVar
-
 import torch
 from torch import nn
 
@@ -11,18 +9,10 @@ from unclip.clip.thumbnail import Thumbnail
 from unclip.clip.vision import ViT, ViTConfig
 from unclip.errors import CheckpointError
 
-T = TypeVar("T")
 
-
-def present(tower: T | None, name: str) -> T:
-    """A tower, or its config.
-
-    Raises:
-        CheckpointError: this CLIP does not have it.
-    """
-    if tower is None:
-        raise CheckpointError(f"this CLIP has no {name} tower; choose one that has both")
-    return tower
+def lacking(tower: str) -> CheckpointError:
+    """The error of a CLIP that does not have what is asked for."""
+    return CheckpointError(f"this CLIP has no {tower} tower; choose one that has both")
 
 
 class ClipNetwork(nn.Module):
@@ -65,7 +55,9 @@ class ClipNetwork(nn.Module):
         Raises:
             CheckpointError: there is none.
         """
-        return present(self.image, "image")
+        if self.image is None:
+            raise lacking("image")
+        return self.image
 
     def text_tower(self) -> TextTower:
         """What embeds captions.
@@ -73,4 +65,6 @@ class ClipNetwork(nn.Module):
         Raises:
             CheckpointError: there is none.
         """
-        return present(self.text, "text")
+        if self.text is None:
+            raise lacking("text")
+        return self.text

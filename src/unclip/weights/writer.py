@@ -43,7 +43,7 @@ def write_tensors(
 
         def write(key: str, tensor: Tensor) -> None:
             begin = stream.tell() - 8 - room
-            stream.write(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+            stream.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
             header[key] = {
                 "dtype": _NAMES[tensor.dtype],
                 "shape": list(tensor.shape),
