@@ -1,6 +1,5 @@
 """Principal components of a stream against scikit-learn, on all of it at once."""
 
-import math
 from itertools import pairwise
 
 import pytest
@@ -8,7 +7,7 @@ import torch
 from sklearn.decomposition import PCA
 
 from unclip.errors import DataError
-from unclip.prior.pca import components_needed, effective_rank, lost, principal_components
+from unclip.prior.pca import components_needed, lost, principal_components
 
 D = 12
 
@@ -66,13 +65,6 @@ def test_components_needed_for_an_error() -> None:
     assert components_needed(spectrum, 0.1) == 2
     assert components_needed(spectrum, 0.001) == 4
     assert lost(spectrum, 3) == pytest.approx(0.005)
-
-
-def test_effective_rank_of_known_spectra() -> None:
-    assert effective_rank(torch.ones(7)) == pytest.approx(7)
-    assert effective_rank(torch.tensor([5.0, 0.0, 0.0])) == pytest.approx(1)
-    halves = effective_rank(torch.tensor([0.5, 0.25, 0.25]))
-    assert halves == pytest.approx(math.exp(1.5 * math.log(2)))
 
 
 def test_nothing_has_no_components() -> None:

@@ -83,12 +83,3 @@ def components_needed(spectrum: Float[Tensor, " d"], error: float) -> int:
     spectrum = spectrum.double()
     kept = spectrum.cumsum(0) / spectrum.sum()
     return int((kept < 1 - error).sum()) + 1
-
-
-def effective_rank(spectrum: Float[Tensor, " d"]) -> float:
-    """Exponential of the entropy of the variance's shares: d if all are equal, 1 if one has all.
-
-    O. Roy and M. Vetterli, "The effective rank" (2007).
-    """
-    shares = spectrum.double() / spectrum.double().sum()
-    return float(torch.special.entr(shares).sum().exp())

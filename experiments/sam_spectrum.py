@@ -1,0 +1,104 @@
+"""CLIP with and without sharpness-aware minimisation (§2.2): the spectrum of its embeddings.
+
+The paper found that SAM lowers the rank of the embedding space a lot, which is what lets 319 of
+1,024 components hold it. SAM computes every gradient twice; compute is equal, so it gets half of
+the steps, and a third CLIP tells what half of the steps alone do.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from study import Numbers, Question, Setting, Study, main
+from unclip.clip.clip import Clip
+from unclip.data.transforms import SquareResize
+from unclip.evaluation.drawing import stacked
+from unclip.evaluation.embeddings import effective_rank, spectrum
+from unclip.evaluation.retrieval import retrieved
+from unclip.evaluation.statistics import share
+from unclip.presets import preset
+from unclip.prior.pca import components_needed
+from unclip.runtime import choose_runtime, place
+from unclip.training.log import read_log
+from unclip.training.session import tokenizer_for, train_into
+
+SIZES = "emoji"
+STEPS, BATCH = 1000, 256
+QUICK_STEPS, QUICK_BATCH = 40, 64
+RADIUS = 0.1
+CLIPS = {
+    "without SAM": (1.0, 0.0),
+    "without SAM, half the steps": (0.5, 0.0),
+    "with SAM, half the steps": (0.5, RADIUS),
+}
+"""Share of the steps, and SAM's radius."""
+CAPTIONS = 20_000
+AT_ONCE = 64
+
+
+def measure(setting: Setting) -> Numbers:
+    questions = setting.questions("B")
+    return {"clips": {name: _of(setting, name, questions) for name in CLIPS}}
+
+
+def _of(setting: Setting, name: str, questions: Sequence[Question]) -> Numbers:
+    clip, cost = trained(setting, name)
+    parts = range(0, len(questions), AT_ONCE)
+    images = torch.cat(
+        [clip.encode_image(stacked(q.image for q in questions[i : i + AT_ONCE])) for i in parts]
+    )
+    text = clip.encode_text([q.caption for q in questions], warn=False).embedding
+    shares = spectrum(images)
+    return {
+        "shares": shares.tolist(),
+        "effective rank": round(effective_rank(shares), 2),
+        "components for 99 %": components_needed(shares, 0.01),
+        "caption by image, R@1": share(retrieved(images, text)).as_json(),
+        "cost": cost,
+    }
+
+
+def trained(setting: Setting, name: str) -> tuple[Clip, Numbers]:
+    """A small CLIP; what an earlier run trained is taken up again."""
+    sizes = preset(SIZES)
+    part, radius = CLIPS[name]
+    whole, batch = (QUICK_STEPS, QUICK_BATCH) if setting.arguments.quick else (STEPS, BATCH)
+    steps = round(part * whole)
+    config = sizes.training["clip"].updated(
+        {"steps": steps, "batch": batch, "warmup": steps // 10, "sam_radius": radius}
+    )
+    folder = setting.folder / f"{name.replace(' ', '-').replace(',', '')}-{steps}"
+    first = range(400 if setting.arguments.quick else CAPTIONS)
+    torch.manual_seed(setting.seed)
+    words = tokenizer_for(
+        folder,
+        lambda: setting.scenes.batch(first).captions,
+        sizes.clip.text_tower().vocabulary,
+    )
+    clip = Clip(sizes.clip.updated({"planned_batch": batch}), words)
+    budget = None if setting.minutes is None else setting.minutes * part * (1 + bool(radius)) / 2.5
+    transform = SquareResize(size=setting.scenes.size)
+    report = train_into(
+        folder, clip, setting.scenes, config, transform=transform, max_minutes=budget
+    )
+    last = read_log(folder / "training" / "clip" / "log.jsonl")[-1]
+    cost = {"steps": report.step, "images": report.images, "seconds": last["seconds"]}
+    return place(clip.eval(), choose_runtime()), cost
+
+
+def plot(numbers: Numbers, figure) -> None:
+    left, right = figure.subplots(1, 2)
+    for name, found in numbers["clips"].items():
+        label = f"{name}: effective rank {found['effective rank']:.0f}"
+        left.semilogy(found["shares"], label=label)
+        right.plot(torch.tensor(found["shares"]).cumsum(0))
+    left.set(xlabel="component", ylabel="share of the variance", ylim=(1e-7, 1))
+    left.legend(fontsize=7)
+    right.axhline(0.99, color="grey", linewidth=0.5)
+    right.set(xlabel="components", ylabel="variance they hold")
+
+
+STUDY = Study("sam-spectrum", "§2.2", "Does SAM lower the rank of CLIP's space?", measure, plot)
+
+if __name__ == "__main__":
+    main(STUDY)
