@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-RESULT = Path(__file__).parent / "results" / "finetune-memory.json"
+RESULT = Path(__file__).with_suffix(".json")
 FULL, WIDTH, STATES, TOKENS = 20, 2048, 768, 77
 RECIPES: dict[str, dict] = {
     "adamw": {"optimizer": "adamw"},
