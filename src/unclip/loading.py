@@ -52,7 +52,8 @@ def find(model: str | Path) -> Path:
     known = shipped()
     if str(model) in known:
         return known[str(model)]
-    if Path(model).exists() or all(looks_like_hub(part) for part in str(model).split("+")):
+    parts = str(model).split("+")
+    if Path(model).exists() or all(Path(part).exists() or looks_like_hub(part) for part in parts):
         from unclip.weights.convert import imported
 
         return imported(model)

@@ -8,35 +8,43 @@ from typing import Any
 import kandinsky_small as small
 import pytest
 import torch
-from diffusers import KandinskyV22Pipeline, KandinskyV22PriorPipeline, UNet2DConditionModel
+from diffusers import (
+    KandinskyV22Pipeline,
+    KandinskyV22PriorPipeline,
+)
 from diffusers.pipelines.kandinsky2_2 import pipeline_kandinsky2_2, pipeline_kandinsky2_2_prior
 from diffusers.schedulers import scheduling_ddpm, scheduling_unclip
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor
 
 from unclip.checkpoint import load_pipeline, load_stage, read_config, read_index
-from unclip.decoder.conditioning import ImageEmbeddingConfig, NoTextConfig
-from unclip.decoder.decoder import Decoder, DecoderConfig
-from unclip.decoder.network import DecoderNetworkConfig
+from unclip.decoder.decoder import Decoder
 from unclip.diffusion.sampling import sample
 from unclip.diffusion.schedule import cosine, linear
 from unclip.errors import CheckpointError, OptionError
 from unclip.images import to_tensor
 from unclip.options import GenerateOptions
 from unclip.pipeline import UnCLIP
+from unclip.prior.one_pass import OnePassPrior, OnePassPriorConfig
 from unclip.randomness import InjectedNoise
 from unclip.runtime import choose_runtime
 from unclip.types import TextFeatures, finish
-from unclip.weights.adm import diffusers_unet, diffusers_unet_config
 from unclip.weights.convert import import_source
-from unclip.weights.kandinsky import IMAGE
+from unclip.weights.eclipse import ECLIPSE
 from unclip.weights.rename import renamed
+from unclip.weights.tables import inverted
 from unclip.weights.tensors import Tensors
 
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-5}
 TIMES = (0, 500, 999)
 PRIOR_STEPS, DECODER_STEPS = 25, 25
 PROMPT = "a corgi"
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="module")
@@ -307,6 +315,34 @@ def test_generating(folder: Path) -> None:
         pipeline.generate(PROMPT, GenerateOptions(size=18))
 
 
+def test_a_prior_of_one_pass_takes_its_place(
+    repositories: tuple[Path, Path], tmp_path: Path
+) -> None:
+    sizes = {"embedding": small.EMBEDDING, "text_width": small.EMBEDDING, "text_scale": 1}
+    sizes |= {"context": small.CONTEXT, "transformer": {"width": 32, "depth": 2, "heads": 2}}
+    network = OnePassPriorConfig().network.updated(sizes)
+    prior = OnePassPrior(OnePassPriorConfig(network=network, scaling="none", renormalise=False))
+    small.randomise(prior, 9)
+    eclipse = tmp_path / "eclipse"
+    eclipse.mkdir()
+    theirs = renamed(Tensors.of(prior.state_dict()), inverted(ECLIPSE), name="prior")
+    save_file(dict(theirs), eclipse / "diffusion_pytorch_model.safetensors")
+    values = {**small.PRIOR, "_class_name": "PriorTransformer", "additional_embeddings": 3}
+    (eclipse / "config.json").write_text(json.dumps(values))
+
+    sources = "+".join(map(str, (repositories[0], eclipse, repositories[1])))
+    folder = import_source(sources, tmp_path / "model")
+    assert read_index(folder).card.family == "kandinsky-prior+eclipse+kandinsky-decoder"
+    pipeline = load_pipeline(folder, choose_runtime("cpu", "fp32"))
+    options = pipeline.complete(GenerateOptions.parse({"decoder": {"steps": 2}}, source="test"))
+    assert (options.prior.guidance, options.candidates, options.decoder.guidance) == (1, 1, 4)
+    noise, text = torch.randn(1, small.EMBEDDING), pipeline.encode_text([PROMPT])
+    z_i = finish(pipeline.embed(text, options, InjectedNoise([noise])))
+    expected = finish(prior.sample(text, options.prior, InjectedNoise([noise])))
+    assert error(z_i, expected) <= 2e-5
+    assert pipeline.generate(PROMPT, options)[0].image.size == (16, 16)
+
+
 def test_the_card_and_defaults(folder: Path) -> None:
     index = read_index(folder)
     assert index.card.licence == "Apache-2.0"
@@ -347,32 +383,3 @@ def test_decoders_of_other_tasks_are_refused(
     (copy / "unet/config.json").write_text(json.dumps(values))
     with pytest.raises(CheckpointError, match="text to image"):
         import_source(f"{prior}+{copy}", tmp_path / "model")
-
-
-def test_published_structure() -> None:
-    levels = ("ResnetDownsampleBlock2D", *["SimpleCrossAttnDownBlock2D"] * 3)
-    config = small.UNET | {
-        "block_out_channels": (384, 768, 1152, 1536),
-        "down_block_types": levels,
-        "up_block_types": (*["SimpleCrossAttnUpBlock2D"] * 3, "ResnetUpsampleBlock2D"),
-        "layers_per_block": 3,
-        "encoder_hid_dim": 1280,
-        "cross_attention_dim": 768,
-        "attention_head_dim": 64,
-        "sample_size": 64,
-    }
-    with torch.device("meta"):
-        state = UNet2DConditionModel(**config).state_dict()
-    assert len(state) == 724
-    unet = diffusers_unet_config(config, "unet")
-    image = ImageEmbeddingConfig(tokens=32, scale=1, null="stored", norm=True)
-    network = DecoderNetworkConfig(unet=unet, embedding=1280, image=image, text=NoTextConfig())
-    with torch.device("meta"):
-        decoder = Decoder(DecoderConfig(network=network))
-    rules = [*diffusers_unet(unet, "network.unet."), *IMAGE]
-    moved = {k: v.shape for k, v in renamed(Tensors.of(state), rules, name="unet")}
-    ours = {k: v.shape for k, v in decoder.state_dict().items()}
-    assert ours.pop("network.image.stored.embedding") == (1280,)
-    assert moved == ours
-    parameters = sum(tensor.numel() for tensor in state.values())
-    assert round(parameters / 1e6) == 1253

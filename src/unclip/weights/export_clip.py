@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unclip.clip.clip import TOKENIZER, ClipConfig
 from unclip.clip.text import TextConfig
-from unclip.clip.tokenizer import END, START
+from unclip.clip.tokenizer import END, START, Tokenizer
 from unclip.clip.vision import ViTConfig
 from unclip.weights import clip_names as names
 from unclip.weights.component import TRANSFORMERS, Component, LeftOut, dropped, write_json
@@ -140,7 +140,7 @@ def _tower(config: TextConfig | ViTConfig, embedding: int) -> dict[str, Any]:
 
 def _write_tokenizer(ours: Path, folder: Path, config: TextConfig) -> None:
     values = json.loads(ours.read_text(encoding="utf-8"))
-    end = tokenizers.Tokenizer.from_file(str(ours)).token_to_id(END)
+    end = Tokenizer.load(ours).end
     last = config.vocabulary - 1
     ids = values["model"]["vocab"]
     values["model"]["vocab"] = {word: _traded(token, end, last) for word, token in ids.items()}

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from unclip.checkpoint import WEIGHTS, read_config
-from unclip.clip.clip import ClipConfig
+from unclip.clip.clip import TOKENIZER, ClipConfig
+from unclip.clip.text import TextTower
+from unclip.clip.tokenizer import Tokenizer
 from unclip.clip.vision import ViT, ViTConfig
 from unclip.decoder.conditioning import ImageEmbeddingConfig, NoTextConfig
 from unclip.decoder.decoder import DecoderConfig
@@ -30,7 +32,6 @@ from unclip.weights.adm import diffusers_unet, diffusers_unet_config, plain
 from unclip.weights.card import card_of
 from unclip.weights.clip import transformers_part
 from unclip.weights.family import Family, Import, Part, Reference
-from unclip.weights.karlo import Empty, empty_prompt
 from unclip.weights.movq import MOVQ, codec_config
 from unclip.weights.prior_transformer import diffusers_prior, diffusers_prior_config
 from unclip.weights.rename import Rule, renamed
@@ -86,7 +87,7 @@ def plan_prior(source: Source, reference: Reference) -> Import:
         processor="image_processor",
         changes={"normalise": False, "identity": CLIP},
     )
-    prior, sampling = _prior(source, reference, empty_prompt(clip))
+    prior, sampling = _prior(source, reference)
     card = card_of(
         source,
         "kandinsky-prior",
@@ -125,7 +126,7 @@ FAMILIES = (
 
 
 def zero_image(folder: Path) -> Tensor:
-    """CLIP's embedding of an image whose standardised pixels are all zero.
+    """CLIP's embedding [d] of an image whose standardised pixels are all zero.
 
     Args:
         folder: of a CLIP in our layout. Its image tower is read layer by layer.
@@ -133,13 +134,7 @@ def zero_image(folder: Path) -> Tensor:
     Raises:
         CheckpointError: there is none, or it has no vision transformer.
     """
-    if not folder.is_dir():
-        raise CheckpointError(
-            "Kandinsky's decoder needs the CLIP of its prior's repository; import both together, "
-            "as PRIOR+DECODER (kandinsky-2-2-prior+kandinsky-2-2-decoder)"
-        )
-    _, config = read_config(folder)
-    assert isinstance(config, ClipConfig)
+    config = _clip_beside(folder)
     if not isinstance(config.image, ViTConfig):
         raise CheckpointError(f"{folder} has no vision transformer, which Kandinsky's CLIP is")
     with torch.device("meta"):
@@ -150,12 +145,46 @@ def zero_image(folder: Path) -> Tensor:
         return tower(torch.zeros(1, 3, size, size))[0]
 
 
-def _prior(source: Source, reference: Reference, empty: Empty) -> tuple[Part, PriorSampling]:
+def empty_prompt(folder: Path) -> tuple[Tensor, Tensor]:
+    """CLIP's embedding [d] and states [2 f] of the empty prompt: what guidance compares with.
+
+    Args:
+        folder: of a CLIP in our layout. Its text tower is read layer by layer.
+
+    Raises:
+        CheckpointError: there is none, or it has no text tower.
+    """
+    config = _clip_beside(folder)
+    if config.text is None:
+        raise CheckpointError(f"{folder} has no text tower, which Kandinsky's prior reads")
+    with torch.device("meta"):
+        tower = TextTower(config.text, config.embedding).eval()
+    ids, mask, _ = Tokenizer.load(folder / TOKENIZER).encode([""], config.text.context)
+    tensors = open_tensors([folder / WEIGHTS]).without_prefix("network.text.")
+    with torch.no_grad(), streamed(tower, tensors):
+        embedding, states = tower(ids, mask)
+    return embedding[0], states[0][mask[0]]
+
+
+def _clip_beside(folder: Path) -> ClipConfig:
+    if not folder.is_dir():
+        raise CheckpointError(
+            "Kandinsky's decoder needs the CLIP of its prior's repository; import both together, "
+            "as PRIOR+DECODER (kandinsky-2-2-prior+kandinsky-2-2-decoder)"
+        )
+    _, config = read_config(folder)
+    assert isinstance(config, ClipConfig)
+    return config
+
+
+def _prior(source: Source, reference: Reference) -> tuple[Part, PriorSampling]:
     with _reading(f"{source.name}/prior/config.json") as where:
         network = diffusers_prior_config(source.json("prior/config.json"), where)
     with _reading(f"{source.name}/scheduler/scheduler_config.json") as where:
         scheduler = source.json("scheduler/scheduler_config.json")
         clip = scheduler["clip_sample_range"] if scheduler.get("clip_sample", True) else None
+        if scheduler["prediction_type"] != "sample":
+            raise CheckpointError(f"{where}: Kandinsky's prior predicts the sample, not the noise")
     config = DiffusionPriorConfig(
         network=network,
         diffusion=DiffusionConfig(
@@ -175,10 +204,11 @@ def _prior(source: Source, reference: Reference, empty: Empty) -> tuple[Part, Pr
                     "one embedding; take weights with measured statistics"
                 )
             yield key, tensor
-        text = empty()
-        yield "network.unconditional.embedding", text.embedding[0]
-        yield "network.unconditional.states", text.states[0][text.mask[0]]
         yield "posterior.mse", torch.full((config.diffusion.steps,), torch.nan)
+
+    def borrowed(model: Path) -> Pairs:
+        names = ("network.unconditional.embedding", "network.unconditional.states")
+        yield from zip(names, empty_prompt(model / "clip"), strict=True)
 
     sampling = PriorSampling(
         sampler="ancestral",
@@ -187,7 +217,7 @@ def _prior(source: Source, reference: Reference, empty: Empty) -> tuple[Part, Pr
         clip="none" if clip is None else "static",
         bound=1.0 if clip is None else clip,
     )
-    return Part("prior", config, tensors), sampling
+    return Part("prior", config, tensors, after=borrowed), sampling
 
 
 def _decoder(source: Source, reference: Reference) -> tuple[Part, SamplingOptions]:
