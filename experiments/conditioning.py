@@ -83,7 +83,9 @@ def _clip_folder(setting: Setting) -> Path:
     from unclip.loading import find
 
     root = find(setting.arguments.model)
-    return root / read_index(root).clip
+    name = read_index(root).clip
+    assert name is not None, "the emoji model has its CLIP"
+    return root / name
 
 
 def plot(numbers: Numbers, figure) -> None:

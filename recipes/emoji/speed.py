@@ -1,5 +1,6 @@
 """How long a picture takes on this machine, with the model's own defaults."""
 
+import json
 import os
 import subprocess
 import sys
@@ -30,6 +31,10 @@ def speed(judge: Judge, model: str) -> list[Row]:
         seconds = timed(lambda options=options: judge.model.generate(PROMPT, options))
         what = "one image" if images == 1 else f"{images} images"
         rows.append(Row(about, f"{size} px", f"{what}, seconds", mean(seconds), bar, most=True))
+    slow = torch.tensor(_restricted(model))
+    rows.append(
+        Row(about, "256 px", "one image with AVX2 alone, seconds", mean(slow), 3.0, most=True)
+    )
     cold = timed(lambda: _cold(model), warm=0, repeats=3)
     measure = "`unclip generate` to file, seconds"
     return [*rows, Row(about, "cold", measure, mean(cold), 6.0, most=True)]
@@ -45,6 +50,21 @@ def timed(work: Callable[[], object], warm: int = 1, repeats: int = REPEATS) -> 
         work()
         seconds.append(time.perf_counter() - started)
     return torch.tensor(seconds)
+
+
+def _restricted(model: str) -> list[float]:
+    """Seconds of one image in a process that may use no instructions beyond AVX2."""
+    script = (
+        "import json, sys; sys.path.insert(0, sys.argv[2]);"
+        "from speed import PROMPT, timed; from unclip.loading import load;"
+        "from unclip.options import GenerateOptions;"
+        "model, options = load(sys.argv[1]), GenerateOptions(size=256);"
+        "print(json.dumps(timed(lambda: model.generate(PROMPT, options)).tolist()))"
+    )
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+    command = [sys.executable, "-c", script, model, str(Path(__file__).parent)]
+    run = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    return json.loads(run.stdout)
 
 
 def _cold(model: str) -> None:

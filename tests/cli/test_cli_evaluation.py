@@ -13,7 +13,6 @@ from unclip.cli import run
 from unclip.clip.clip import Clip
 from unclip.presets import preset
 
-
 # The tiny model reads few tokens.
 pytestmark = pytest.mark.filterwarnings("ignore::unclip.clip.tokenizer.CaptionCut")
 
@@ -145,6 +144,7 @@ def test_attack_shows_what_is_read_and_drawn(
     tiny_model: Path, photos: Path, command, tmp_path: Path
 ) -> None:
     words = ("attack", photos / "0.png", "iPod", "--labels", "ball", "iPod", "-m", tiny_model)
+    words = (*words, "--sentences", "none")
     out = command(*words, "--variations", 2, "--size", 64, "--sheet", "sheet.png", "--json")
     plain, written = json.loads(out)
     assert (plain["text"], written["text"]) == ("", "iPod")

@@ -30,7 +30,7 @@ def test_a_close_up_fills_the_picture_with_the_thing() -> None:
     for image in (small, large):
         found = (close_up(image)[..., 1] < 140).astype(int)  # the thing is red on white
         rows, columns = np.nonzero(found)
-        assert 0.75 < found.mean() < 0.9
+        assert 0.6 < found.mean() < 0.9
         assert abs(rows.mean() - 31.5) < 1.5
         assert abs(columns.mean() - 31.5) < 1.5
     speck = small.copy()

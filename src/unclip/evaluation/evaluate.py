@@ -3,7 +3,7 @@
 Draws a picture for each caption and compares it with the caption's own image, in equal numbers.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,7 @@ def evaluate(
         if isinstance(space, ClipFeatures):
             report.rows += _caption_rows(space.clip, captions, *both)
     report.rows += yield from _prior(model, captions, keys, real(), options, seed, report)
-    report.rows += colour_rows(captions, [_levels(image) for image in drawn()])
+    report.rows += colour_rows(captions, lambda i: np.asarray(decode(files[i])))
     first = [_levels(image) for image, _ in zip(real(), range(SHOWN), strict=False)]
     second = [np.asarray(decode(file)) for file in files[:SHOWN]]
     cells = [_limited(cell) for cell in side_by_side((first, second), SHOWN)]
@@ -174,14 +174,19 @@ def retrieval_rows(
     return rows
 
 
-def colour_rows(captions: Sequence[str], drawn: Sequence[np.ndarray]) -> list[Row]:
-    """Colour binding by pixels, on captions such as ``a red anchor icon on a teal background``."""
+def colour_rows(captions: Sequence[str], picture: Callable[[int], np.ndarray]) -> list[Row]:
+    """Colour binding by pixels, on captions such as ``a red anchor icon on a teal background``.
+
+    Args:
+        captions: of all pictures; most name no colours.
+        picture: opens the picture of a caption by its number.
+    """
     asked = [(i, pair) for i, words in enumerate(captions) if (pair := asked_colours(words))]
     if not asked:
         return []
     pairs = [pair for _, pair in asked]
-    right = coloured([drawn[i] for i, _ in asked], pairs)
-    swapped = coloured([drawn[i] for i, _ in asked], [pair[::-1] for pair in pairs])
+    right = coloured((picture(i) for i, _ in asked), pairs)
+    swapped = coloured((picture(i) for i, _ in asked), [pair[::-1] for pair in pairs])
     note = "" if len(asked) >= ENOUGH_COLOURS else f"fewer than {ENOUGH_COLOURS} such captions"
     about = "colours, by pixels"
     return [
@@ -218,7 +223,10 @@ def _prior(
     seed: int,
     report: Report,
 ) -> Generator[Step, None, list[Row]]:
-    """Embeddings of the model's own prior against those of the real images."""
+    """Embeddings of the model's own prior against those of the real images, if it embeds any."""
+    with model.clip.use() as clip:
+        if clip.config.image is None:
+            return []
     parts: dict[str, list[Tensor]] = {"drawn": [], "real": [], "text": []}
     for start in range(0, len(captions), _BATCH):
         stop = min(start + _BATCH, len(captions))

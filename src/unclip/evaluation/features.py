@@ -58,16 +58,16 @@ class InceptionFeatures:
     rounded to 8 bits.
 
     Args:
-        weights: the file of torch-fidelity's weights; its own download cache if None.
+        weights: the file of torch-fidelity's weights.
 
     Raises:
         OptionError: torch-fidelity is not installed.
-        CheckpointError: there is no such file.
+        CheckpointError: there is no such file, or it holds more than tensors.
     """
 
     name = "inception"
 
-    def __init__(self, weights: Path | None = None) -> None:
+    def __init__(self, weights: Path) -> None:
         try:
             from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
         except ImportError:
@@ -75,11 +75,15 @@ class InceptionFeatures:
                 "Inception features need torch-fidelity: pip install torch-fidelity; or name a "
                 "CLIP with --evaluator"
             ) from None
-        if weights is not None and not weights.is_file():
-            raise CheckpointError(f"{weights}: there is no such file of Inception weights")
-        path = None if weights is None else str(weights)
+        try:
+            # The library unpickles whatever the file holds.
+            torch.load(weights, map_location="meta", weights_only=True)
+        except OSError:
+            raise CheckpointError(f"{weights}: there is no such file of weights") from None
+        except Exception as error:  # pickle raises nearly anything on damaged files
+            raise CheckpointError(f"{weights}: is no file of weights: {error}") from None
         self._network: Any = FeatureExtractorInceptionV3(
-            "inception-v3-compat", ["2048"], feature_extractor_weights_path=path
+            "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(weights)
         ).eval()
 
     @torch.no_grad()

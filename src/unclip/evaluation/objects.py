@@ -4,6 +4,7 @@ Two-object relations are judged without a grammar: whoever drew the right noun i
 the relation. Counting is done on pixels.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -61,7 +62,8 @@ def close_up(image: Pixels) -> Pixels:
         return image
     rows, columns = kept.any(dim=1).nonzero(), kept.any(dim=0).nonzero()
     top, bottom, left, right = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
-    side = round((1 + 2 * MARGIN) * int(max(bottom - top, right - left))) + 1
+    extent = int(max(bottom - top, right - left))
+    side = extent + 2 * math.ceil(MARGIN * extent)
     middle = int(top + bottom) / 2, int(left + right) / 2
     y, x = (round(centre - side / 2) for centre in middle)
     canvas = Image.new("RGB", (side, side), tuple(_border_colour(image).tolist()))

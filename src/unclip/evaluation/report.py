@@ -6,6 +6,7 @@ Knows no metric. The page and its pictures are plain files that need no server.
 import html
 import io
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,8 +38,8 @@ class Row:
 
     @property
     def passed(self) -> bool | None:
-        """Whether the bar is reached; None without one."""
-        if self.bar is None:
+        """Whether the bar is reached; None without one, or without a score."""
+        if self.bar is None or math.isnan(self.score.value):
             return None
         return self.score.value <= self.bar if self.most else self.score.value >= self.bar
 
@@ -100,8 +101,8 @@ class Report:
             for name, value in self.facts.items()
         )
         pictures = "".join(
-            f'<figure><img src="{_slug(name)}.png" alt=""><figcaption>{_said(name)}</figcaption>'
-            "</figure>"
+            f'<figure><img src="{_slug(name)}.png" alt="{_said(name)}">'
+            f"<figcaption>{_said(name)}</figcaption></figure>"
             for name in (*self.plots, *self.sheets)
         )
         return (
@@ -147,7 +148,7 @@ def _table(rows: Sequence[Row]) -> str:
     for row in rows:
         verdict = {None: "", True: "✓", False: "✗"}[row.passed]
         bar = "" if row.bar is None else f"{'≤' if row.most else '≥'} {row.bar:g} {verdict}"
-        value = "–" if row.score.value != row.score.value else f"{row.score.value:.4g}"
+        value = "–" if math.isnan(row.score.value) else f"{row.score.value:.4g}"
         error = "" if value == "–" else f"± {row.score.standard_error:.2g}"
         about = "" if row.about == last else row.about
         cells = (about, row.pictures, row.measure, value, error, row.score.n, bar, row.note)

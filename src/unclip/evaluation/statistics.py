@@ -91,8 +91,8 @@ def chance_of(right: int, candidates: int, k: int) -> float:
 
 
 def quotient(above: Score, below: Score) -> Score:
-    """Ratio of two figures of independent samples."""
-    if below.value == 0:
+    """Ratio of two figures of independent samples; NaN unless the lower one is above nought."""
+    if below.value <= 0:
         return Score(math.nan, math.nan, min(above.n, below.n))
     value = above.value / below.value
     error = math.hypot(above.standard_error, value * below.standard_error) / abs(below.value)
