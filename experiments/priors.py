@@ -30,7 +30,7 @@ from unclip.types import finish
 
 SIZES = "emoji"
 STEPS, BATCH = 1200, 256
-QUICK_STEPS, QUICK_BATCH = 60, 64
+QUICK_STEPS, QUICK_BATCH, QUICK_BUCKETS = 60, 64, 16
 SEEDS = 4
 """Embeddings drawn of each caption, for their diversity."""
 AT_ONCE = 64
@@ -91,7 +91,10 @@ def trained(setting: Setting, kind: str, clip: Clip) -> tuple[Any, Numbers]:
         {"steps": steps, "batch": batch, "warmup": min(100, steps // 10), "save_every": 200}
     )
     torch.manual_seed(setting.seed)
-    prior = build_prior(sizes.prior(clip.config))
+    shape = sizes.prior(clip.config)
+    if setting.arguments.quick and kind == "autoregressive":
+        shape = shape.updated({"network": {"buckets": QUICK_BUCKETS}})
+    prior = build_prior(shape)
     folder = setting.folder / f"{kind}-{steps}"
     half = None if setting.minutes is None else setting.minutes / 2
     transform = SquareResize(size=setting.scenes.size)

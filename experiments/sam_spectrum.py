@@ -7,6 +7,7 @@ the steps, and a third CLIP tells what half of the steps alone do.
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from study import Numbers, Question, Setting, Study, main
@@ -34,6 +35,8 @@ CLIPS = {
 """Share of the steps, and SAM's radius."""
 CAPTIONS = 20_000
 AT_ONCE = 64
+UNSEEN = range(10**9, 10**9 + 4096)
+"""Scenes that no training reaches, for the spectrum."""
 
 
 def measure(setting: Setting) -> Numbers:
@@ -43,16 +46,17 @@ def measure(setting: Setting) -> Numbers:
 
 def _of(setting: Setting, name: str, questions: Sequence[Question]) -> Numbers:
     clip, cost = trained(setting, name)
-    parts = range(0, len(questions), AT_ONCE)
-    images = torch.cat(
-        [clip.encode_image(stacked(q.image for q in questions[i : i + AT_ONCE])) for i in parts]
-    )
+    scenes = UNSEEN[:256] if setting.arguments.quick else UNSEEN
+    parts = (scenes[i : i + AT_ONCE] for i in range(0, len(scenes), AT_ONCE))
+    seen = (stacked(np.asarray(setting.scenes.batch(part).images)) for part in parts)
+    shares = spectrum(torch.cat([clip.encode_image(images) for images in seen]))
+    images = clip.encode_image(stacked(question.image for question in questions))
     text = clip.encode_text([q.caption for q in questions], warn=False).embedding
-    shares = spectrum(images)
     return {
         "shares": shares.tolist(),
         "effective rank": round(effective_rank(shares), 2),
         "components for 99 %": components_needed(shares, 0.01),
+        "samples": len(scenes),
         "caption by image, R@1": share(retrieved(images, text)).as_json(),
         "cost": cost,
     }

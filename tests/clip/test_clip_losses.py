@@ -5,8 +5,8 @@ import torch
 import torch.distributed as dist
 from torch import multiprocessing
 
-from unclip.clip.clip import Clip, ClipConfig
-from unclip.clip.losses import gather, sigmoid_loss, softmax_loss
+from unclip.clip.clip import Clip, ClipConfig, unit
+from unclip.clip.losses import gather, local_gradients, sigmoid_loss, softmax_loss
 from unclip.clip.text import TextConfig
 from unclip.clip.vision import ViTConfig
 from unclip.randomness import Randomness
@@ -90,6 +90,25 @@ def step(loss, rows):
     return value.detach(), [parameter.grad for parameter in clip.parameters()]
 
 
+def step_alone(rank):
+    """Gradients of a process's own share of the softmax loss; the rows of others are constants."""
+    images = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    clip, own = clip_of("softmax"), slice(3 * rank, 3 * rank + 3)
+    ids, mask, _ = clip.tokenizer.encode(CAPTIONS, 16)
+    image = unit(clip.network.image(clip.pixels(images), Randomness(range(6))))
+    text = unit(clip.network.text(ids, mask)[0])
+    mixed = []
+    for rows in (image, text):
+        constants = rows.detach().clone()
+        mixed.append(torch.cat([constants[: own.start], rows[own], constants[own.stop :]]))
+    scale, targets = clip.network.logit_scale.exp(), torch.arange(own.start, own.stop)
+    loss = sum(
+        torch.nn.functional.cross_entropy(scale * mine[own] @ others.T, targets)
+        for mine, others in (mixed, mixed[::-1])
+    )
+    return torch.autograd.grad(loss / 2, list(clip.parameters()))
+
+
 def work(rank, folder):
     torch.set_num_threads(1)
     store = f"file://{folder}/store"
@@ -101,6 +120,8 @@ def work(rank, folder):
             dist.all_reduce(tensor)
             tensor /= PROCESSES
         results[loss] = (value, gradients)
+    with local_gradients():
+        results["alone"] = step("softmax", slice(3 * rank, 3 * rank + 3))[1]
     torch.save(results, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -115,3 +136,5 @@ def test_processes_together_equal_one_process(tmp_path):
             assert any(gradient.abs().max() > 1e-3 for gradient in gradients)
             for together, alone in zip(results[loss][1], gradients, strict=True):
                 torch.testing.assert_close(together, alone, rtol=1e-9, atol=1e-12)
+        for mine, expected in zip(results["alone"], step_alone(rank), strict=True):
+            torch.testing.assert_close(mine, expected, rtol=1e-9, atol=1e-12)

@@ -25,6 +25,7 @@ def words(tmp_path: Path, tiny_model: Path, packed: Path) -> list[str]:
 def run(name: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> dict:
     module = import_module(name)
     changed = {"SIZES": "tiny", "STEPS": 4, "BATCH": 8, "CAPTIONS": 20, "SEEDS": 2}
+    changed["UNSEEN"] = range(100, 140)
     for constant, value in changed.items():
         if hasattr(module, constant):
             monkeypatch.setattr(module, constant, value)
