@@ -239,7 +239,7 @@ def _emoji(unet: UNetConfig, training: Mapping[str, TrainingConfig]) -> Preset:
             std=(0.5, 0.5, 0.5),
         ),
         prior=_prior(192, 5, 3, _X0),
-        autoregressive=_autoregressive(96, 256, TransformerConfig(width=192, depth=5, heads=3)),
+        autoregressive=_autoregressive(64, 256, TransformerConfig(width=192, depth=5, heads=3)),
         decoder=_decoder(
             unet,
             None,
