@@ -31,6 +31,16 @@ def seeds(setting: Setting, count: int, take: str = "") -> list[int]:
     return [derive_seed(setting.seed, take, row) for row in range(count)]
 
 
+def calibrated(setting: Setting, images: Sequence[np.ndarray], z: Tensor) -> SamplingOptions:
+    """The inversion's walk, told how far the decoder is from these pictures."""
+    few = slice(0, BATCH)
+    x0 = stacked(images[few])
+    noise = Randomness(seeds(setting, len(x0), "inversion")).normal(*x0.shape[1:])
+    with setting.model.decoder.use() as decoder:
+        error = decoder.x0_error(x0, z[few], INVERSION, noise)
+    return walk(x0_error=round(error, 4))
+
+
 def embed(setting: Setting, images: Sequence[np.ndarray]) -> Tensor:
     """z_i of each picture."""
     rows = [setting.model.encode_image(stacked(images[part])) for part in parts(len(images))]

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from codes import decode, eight_bit, embed, invert, walk
+from codes import calibrated, decode, eight_bit, embed, invert
 from measures import see
 from study import Numbers, Setting, Study, main
 from unclip.evaluation.statistics import mean, share
@@ -18,7 +18,8 @@ def measure(setting: Setting) -> Numbers:
     images = [question.image for question in setting.questions("B")]
     ends = see(setting, np.stack(images))
     z = embed(setting, images)
-    x_T = invert(setting, images, z, walk())
+    way = calibrated(setting, images, z)
+    x_T = invert(setting, images, z, way)
     other_z, other_x, other = z.roll(1, 0), x_T.roll(1, 0), ends.roll(1, 0)
     result: Numbers = {"thetas": list(THETAS)}
     for noise in ("slerp", "fixed"):
@@ -26,7 +27,7 @@ def measure(setting: Setting) -> Numbers:
             decode(
                 setting,
                 slerp(z, other_z, theta),
-                walk() if noise == "slerp" else setting.model.defaults.decoder,
+                way if noise == "slerp" else setting.model.defaults.decoder,
                 slerp(x_T, other_x, theta) if noise == "slerp" else None,
                 "fixed",
             )

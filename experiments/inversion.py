@@ -2,7 +2,7 @@
 
 import torch
 
-from codes import decode, eight_bit, embed, invert, neighbours, psnr, walk
+from codes import calibrated, decode, eight_bit, embed, invert, neighbours, psnr, walk
 from study import Numbers, Setting, Study, main
 from unclip.evaluation.drawing import side_by_side, stacked
 from unclip.evaluation.statistics import mean
@@ -16,11 +16,12 @@ def measure(setting: Setting) -> Numbers:
     images = [question.image for question in setting.questions("C")]
     real = stacked(images)
     z = embed(setting, images)
+    way = calibrated(setting, images, z)
     curve = []
     for steps in STEPS:
 
         def compute(steps=steps) -> Numbers:
-            options = walk(steps=steps)
+            options = way.updated({"steps": steps})
             x_T = invert(setting, images, z, options)
             back = decode(setting, z, options, x_T)
             return {
@@ -33,9 +34,9 @@ def measure(setting: Setting) -> Numbers:
         curve.append({"steps": steps, **setting.point(f"{steps} steps", compute)})
 
     def exact() -> Numbers:
-        x_T = invert(setting, images, z, walk(), exact=True)
-        back = decode(setting, z, walk(), x_T)
-        swapped = decode(setting, z.roll(1, 0), walk(), x_T)
+        x_T = invert(setting, images, z, way, exact=True)
+        back = decode(setting, z, way, x_T)
+        swapped = decode(setting, z.roll(1, 0), way, x_T)
         return {
             "psnr": mean(psnr(back, real)).as_json(),
             "deviation": mean(x_T.flatten(1).std(1)).as_json(),
@@ -43,17 +44,33 @@ def measure(setting: Setting) -> Numbers:
             "psnr with another z_i": mean(psnr(swapped, real)).as_json(),
         }
 
+    def trusting() -> Numbers:
+        x_T = invert(setting, images, z, walk())
+        return {
+            "psnr": mean(psnr(decode(setting, z, walk(), x_T), real)).as_json(),
+            "deviation": mean(x_T.flatten(1).std(1)).as_json(),
+            "neighbours": mean(neighbours(x_T)).as_json(),
+        }
+
     found = setting.point("exact", exact)
+    believed = setting.point("network believed", trusting)
     few = images[:SHOWN]
-    x_T = invert(setting, few, z[:SHOWN], walk())
+    x_T = invert(setting, few, z[:SHOWN], way)
     rows = [
         few,
-        eight_bit(decode(setting, z[:SHOWN], walk(), x_T)),
+        eight_bit(decode(setting, z[:SHOWN], way, x_T)),
         eight_bit(x_T / 3),
-        eight_bit(decode(setting, z[:SHOWN].roll(1, 0), walk(), x_T)),
+        eight_bit(decode(setting, z[:SHOWN].roll(1, 0), way, x_T)),
     ]
     setting.picture("round-trips", contact_sheet(side_by_side(rows, SHOWN), 2))
-    return {"curve": curve, "exact": found, "split": "C", "noise": _noise(real)}
+    return {
+        "curve": curve,
+        "exact": found,
+        "network believed": believed,
+        "x0_error": way.x0_error,
+        "split": "C",
+        "noise": _noise(real),
+    }
 
 
 def _noise(like: torch.Tensor) -> Numbers:

@@ -2,7 +2,7 @@
 
 import torch
 
-from codes import decode, eight_bit, embed, invert, walk
+from codes import calibrated, decode, eight_bit, embed, invert
 from measures import curve, read, see
 from study import Numbers, Setting, Study, main
 from unclip.evaluation.colours import coloured
@@ -29,7 +29,8 @@ def measure(setting: Setting) -> Numbers:
     wanted = [question.caption.replace(SOURCE, TARGET, 1) for question in questions]
     asked = [(TARGET, question.colours[1]) for question in questions if question.colours]
     z = embed(setting, images)
-    x_T = invert(setting, images, z, walk())
+    way = calibrated(setting, images, z)
+    x_T = invert(setting, images, z, way)
     before = setting.model.encode_text([question.caption for question in questions]).embedding.cpu()
     after = setting.model.encode_text(wanted).embedding.cpu()
     pairs = zip(after, before, strict=True)
@@ -43,7 +44,7 @@ def measure(setting: Setting) -> Numbers:
                 for i in range(len(z))
             ]
         )
-        drawn = decode(setting, turned, walk(), x_T)
+        drawn = decode(setting, turned, way, x_T)
         pictures = eight_bit(drawn)
         found = torch.cat(
             [

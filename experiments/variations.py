@@ -6,7 +6,7 @@ is kept is judged by an evaluator that finds the source among all sources.
 
 import torch
 
-from codes import decode, eight_bit, embed, invert, psnr, walk
+from codes import calibrated, decode, eight_bit, embed, invert, psnr
 from measures import curve, see
 from study import Numbers, Setting, Study, main
 from unclip.evaluation.drawing import side_by_side, stacked
@@ -22,8 +22,9 @@ def measure(setting: Setting) -> Numbers:
     images = [question.image for question in setting.questions("B")]
     real, z = stacked(images), embed(setting, images)
     sources = see(setting, eight_bit(real))
-    x_T = invert(setting, images, z, walk())
-    plain = decode(setting, z, walk(), x_T)
+    way = calibrated(setting, images, z)
+    x_T = invert(setting, images, z, way)
+    plain = decode(setting, z, way, x_T)
     found = retrieved(see(setting, eight_bit(plain)), sources)
 
     def judged(one: torch.Tensor, other: torch.Tensor) -> Numbers:
@@ -38,13 +39,13 @@ def measure(setting: Setting) -> Numbers:
 
     points, rows = [], [images[:SHOWN]]
     for eta in ETAS:
-        options = walk(eta=eta)
+        options = way.updated({"eta": eta})
         one, two = (decode(setting, z, options, x_T, take) for take in ("one", "two"))
         points.append({"eta": eta, **judged(one, two)})
         rows.append(eight_bit(one[:SHOWN]))
     # The model's own sampler, as `unclip vary` uses it for fresh x_T.
-    way = setting.model.defaults.decoder
-    one, two = (decode(setting, z, way, take=take) for take in ("one", "two"))
+    own = setting.model.defaults.decoder
+    one, two = (decode(setting, z, own, take=take) for take in ("one", "two"))
     rows.append(eight_bit(one[:SHOWN]))
     setting.picture("variations", contact_sheet(side_by_side(rows, SHOWN), 1))
     return {"curve": points, "fresh": judged(one, two), "split": "B"}

@@ -5,7 +5,13 @@ import torch
 from diffusion_oracles import Mixture, Prepared, gaussian, network_of, noises
 
 from unclip.diffusion.process import DiffusionConfig, Process
-from unclip.diffusion.sampling import SamplingOptions, first_timestep, invert, sample
+from unclip.diffusion.sampling import (
+    SamplingOptions,
+    first_timestep,
+    invert,
+    measure_x0_error,
+    sample,
+)
 from unclip.types import finish
 
 
@@ -128,3 +134,35 @@ def test_iterations_stop_when_nothing_moves() -> None:
 
     finish(invert(process, network, 0.3 * noises(1, 9, 1)[0], ddim(20), stage="t", iterations=500))
     assert len(calls) < 20 * 60
+
+
+def test_an_error_that_is_allowed_for_becomes_noise() -> None:
+    # A network that draws one picture whatever it sees, 0.1 away from the one that is inverted.
+    # With s = σ/α and the error r, dx/ds = r s / (δ² + s²) leads to x_T = r/δ: of deviation 1 where
+    # δ is the true error, and of r/σ_0, fifteen times that, where the network is believed.
+    process = Process(DiffusionConfig(target="x0"))
+    drawn, error = noises(2, 200, 9)
+    x0 = drawn + 0.1 * error
+
+    def network(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return drawn
+
+    def inverted(x0_error: float) -> torch.Tensor:
+        options = ddim(1000, x0_error=x0_error)
+        return finish(invert(process, network, x0, options, stage="test", iterations=60))
+
+    torch.testing.assert_close(inverted(0.1), error, rtol=0, atol=0.05)
+    torch.testing.assert_close(inverted(0.2), error / 2, rtol=0, atol=0.05)
+    assert float(inverted(0.0).std()) > 10
+    options, noise = ddim(1000), torch.zeros_like(x0)
+    found = measure_x0_error(process, network, x0, options, noise)
+    assert found == pytest.approx(rms(0.1 * error))
+
+
+@pytest.mark.parametrize("x0_error", [0.05, 0.5])
+def test_round_trips_stay_exact_where_the_network_is_doubted(x0_error: float) -> None:
+    process, mixture = Process(DiffusionConfig(target="x0")), Mixture(std=0.35)
+    network = network_of(process, mixture.denoise)
+    x0 = mixture.draw(200, seed=0).double()
+    back = round_trip(process, network, x0, ddim(50, x0_error=x0_error), iterations=60)[1]
+    assert rms(back - x0) < 1e-8

@@ -18,7 +18,7 @@ from unclip.diffusion.guidance import guided
 from unclip.diffusion.losses import diffusion_loss
 from unclip.diffusion.process import DiffusionConfig, Network, Process
 from unclip.diffusion.samplers.repaint import Known
-from unclip.diffusion.sampling import SamplingOptions, invert, sample
+from unclip.diffusion.sampling import SamplingOptions, invert, measure_x0_error, sample
 from unclip.errors import CheckpointError, OptionError, TrainingError
 from unclip.identity import ClipIdentity
 from unclip.randomness import Randomness
@@ -174,6 +174,18 @@ class Decoder(nn.Module):
             noise=noise,
         )
         return (yield from walk)
+
+    def x0_error(
+        self,
+        images: Float[Tensor, "b c h w"],
+        image_embedding: Float[Tensor, "b d"] | None,
+        options: SamplingOptions,
+        noise: Float[Tensor, "b c h w"],
+    ) -> float:
+        """What `SamplingOptions.x0_error` should be for these images, so that x_T is noise."""
+        network = self._denoiser(image_embedding, None, len(images), options)
+        x0, noise = images.to(self.device), noise.to(self.device)
+        return measure_x0_error(self.process, network, x0, options, noise)
 
     @property
     def device(self) -> torch.device:

@@ -36,6 +36,10 @@ class SamplingOptions(Config):
     """Of a sample's absolute values: where ``dynamic`` clips."""
     limit: float | None = Field(default=None, gt=0)
     """Where ``dynamic`` clips at most, whatever the percentile."""
+    x0_error: float = Field(default=0.0, ge=0)
+    """How far x̂0 is from the truth near clean data, as a root mean square. Where σ/α is less than
+    that, x_t tells more of x0 than the network, and x̂0 becomes the mean of both, weighted by
+    their precision. 0 trusts the network alone."""
     start: float = Field(default=1.0, gt=0, le=1)
     """Begin at this fraction of T instead of at pure noise."""
     skip: int = Field(default=0, ge=0)

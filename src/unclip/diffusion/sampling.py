@@ -106,7 +106,8 @@ def sample(
     """
     grid = sampling_grid(process, options)
     clipped = clipping(options.clip or clip, options.bound, options.percentile, options.limit)
-    denoiser = Denoiser(process, network, grid, known.kept(clipped) if known else clipped)
+    clipped = known.kept(clipped) if known else clipped
+    denoiser = Denoiser(process, network, grid, clipped, options.x0_error)
     x = _working_type(x_T)
     if known is not None:
         eta, repeats = inpainting_eta(options), known.resamplings
@@ -141,10 +142,26 @@ def invert(
     exact where they converge. ``noise``, if given, is what the first step adds, so that flat data
     end as noise too. The walk ends at the level `first_timestep`.
     """
-    denoiser = Denoiser(process, network, sampling_grid(process, options))
+    grid = sampling_grid(process, options)
+    denoiser = Denoiser(process, network, grid, x0_error=options.x0_error)
     x = _working_type(x0)
     walk = invert_ddim(denoiser, x, stage=stage, iterations=iterations, noise=noise)
     return (yield from walk)
+
+
+@torch.no_grad()
+def measure_x0_error(
+    process: Process,
+    network: Network,
+    x0: Float[Tensor, "b ..."],
+    options: SamplingOptions,
+    noise: Float[Tensor, "b ..."],
+) -> float:
+    """Root mean square error of x̂0 at the cleanest level that ``options`` visit."""
+    denoiser = Denoiser(process, network, sampling_grid(process, options))
+    x = _working_type(x0)
+    found = denoiser(denoiser.alpha[0] * x + denoiser.sigma[0] * noise, 0).x0
+    return float((found - x).square().mean().sqrt())
 
 
 def inpainting_eta(options: SamplingOptions) -> float:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unclip.errors import OptionError
 from unclip.manipulation.inputs import Input, Item, Picture, read_item
-from unclip.manipulation.latents import draw, invert, there_and_back
+from unclip.manipulation.latents import calibrate, draw, invert, there_and_back
 from unclip.manipulation.made import Job, Making
 from unclip.manipulation.mixing import embed_items
 from unclip.manipulation.options import Interpolate
@@ -45,12 +45,12 @@ def interpolate(
     image_embedding = _between(ends, how)
     x_T = None  # one seed for all is one x_T for all
     if turned:
+        pictures = [item for item in found if isinstance(item, Input)]
+        complete = calibrate(model, pictures, ends, complete, asked, fit=how.fit)
         inverted = []
-        for item, end in zip(found, ends, strict=True):
-            assert isinstance(item, Input)
-            inverted.append(
-                (yield from invert(model, item, end[None], complete, fit=how.fit, exact=how.exact))
-            )
+        for picture, end in zip(pictures, ends, strict=True):
+            way = invert(model, picture, end[None], complete, fit=how.fit, exact=how.exact)
+            inverted.append((yield from way))
         x_T = _between(torch.cat(inverted), how)
     seeds = [complete.seed] * len(image_embedding)
     images = yield from draw(model, image_embedding, complete, seeds, x_T=x_T)

@@ -60,6 +60,31 @@ def square(image: Image.Image, fit: Fit) -> Image.Image:
     return sheet
 
 
+def calibrate(
+    model: UnCLIP,
+    pictures: Sequence[Input],
+    image_embedding: Float[Tensor, "b d"],
+    options: GenerateOptions,
+    asked: GenerateOptions,
+    *,
+    fit: Fit,
+) -> GenerateOptions:
+    """Tell the walk how far the decoder's x̂0 is from these pictures, unless it was told.
+
+    Without that, ε̂ near clean data would be this error over σ, for a decoder that predicts x0
+    dozens of times too loud, and x_T with it.
+    """
+    if "x0_error" in asked.model_dump(exclude_unset=True).get("decoder", {}):
+        return options
+    x0 = torch.cat([_clean(model, picture, options, fit) for picture in pictures])
+    noise = _first_noise(options, x0).expand_as(x0)
+    back = _unguided(options)
+    with model.decoder.use() as decoder:
+        error = decoder.x0_error(x0, image_embedding, back, noise)
+    walk = options.decoder.model_copy(update={"x0_error": round(error, 4)})
+    return options.model_copy(update={"decoder": walk})
+
+
 def invert(
     model: UnCLIP,
     picture: Input,
@@ -71,23 +96,39 @@ def invert(
 ) -> Sampling:
     """x_T [1 c h w] of a picture, by DDIM inversion of the decoder with z_i and no caption.
 
-    ``options`` are those of `there_and_back`. The noise of the first step has their seed.
+    ``options`` are those of `there_and_back`, after `calibrate`. The noise of the first step has
+    their seed.
     """
-    back = options.decoder.model_copy(update={"guidance": 1.0, "eta": 0.0})
-    side = model.sizes[0]
-    if model.latents is None:
-        x0 = to_tensor(resize(square(picture.image, fit), side))[None]
-    else:
-        x0 = to_tensor(resize(square(picture.image, fit), options.size or side))[None]
-        with model.latents.codec.use() as codec:
-            x0 = codec.encode(x0)
-    noise = Randomness([options.seed]).split("inversion").normal(*x0.shape[1:])
+    x0 = _clean(model, picture, options, fit)
+    noise, back = _first_noise(options, x0), _unguided(options)
     x_T = yield from model.decoder.sample(
         lambda decoder: decoder.invert(
             x0, image_embedding, None, back, iterations=EXACT if exact else 0, noise=noise
         )
     )
     return x_T.cpu()
+
+
+def _clean(
+    model: UnCLIP, picture: Input, options: GenerateOptions, fit: Fit
+) -> Float[Tensor, "1 c h w"]:
+    """A picture as the decoder draws it: pixels or latents."""
+    side = model.sizes[0]
+    if model.latents is None:
+        return to_tensor(resize(square(picture.image, fit), side))[None]
+    pixels = to_tensor(resize(square(picture.image, fit), options.size or side))[None]
+    with model.latents.codec.use() as codec:
+        return codec.encode(pixels).cpu()
+
+
+def _first_noise(
+    options: GenerateOptions, x0: Float[Tensor, "b c h w"]
+) -> Float[Tensor, "1 c h w"]:
+    return Randomness([options.seed]).split("inversion").normal(*x0.shape[1:])
+
+
+def _unguided(options: GenerateOptions) -> SamplingOptions:
+    return options.decoder.model_copy(update={"guidance": 1.0, "eta": 0.0})
 
 
 def draw(
@@ -109,11 +150,12 @@ def draw(
         rows = slice(start, start + options.batch)
         here = torch.arange(len(image_embedding))[rows]
         images = yield from model.decode(
-            image_embedding[rows],
+            image_embedding[rows].contiguous(),
             None if text is None else text.take(here),
             options,
             Randomness(seeds[rows]),
-            x_T=None if x_T is None else x_T[rows],
+            # Strides decide which kernel runs, and so the last bits.
+            x_T=None if x_T is None else x_T[rows].contiguous(),
             known=known,
         )
         drawn.append(images.cpu())

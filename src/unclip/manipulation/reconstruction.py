@@ -10,7 +10,14 @@ from unclip.errors import OptionError
 from unclip.images import resize, to_tensor
 from unclip.manipulation.embeddings import read_embeddings
 from unclip.manipulation.inputs import Input, Picture, read_input
-from unclip.manipulation.latents import draw, embed_picture, invert, square, there_and_back
+from unclip.manipulation.latents import (
+    calibrate,
+    draw,
+    embed_picture,
+    invert,
+    square,
+    there_and_back,
+)
 from unclip.manipulation.made import Job, Making
 from unclip.manipulation.options import Reconstruct
 from unclip.options import GenerateOptions
@@ -43,6 +50,7 @@ def reconstruct(
         return (yield from _from_components(model, picture, embeddings, how, asked))
     complete = there_and_back(model, asked)
     image_embedding = embed_picture(model, picture, how.fit)
+    complete = calibrate(model, [picture], image_embedding, complete, asked, fit=how.fit)
     x_T = yield from invert(model, picture, image_embedding, complete, fit=how.fit, exact=how.exact)
     small = complete.model_copy(update={"size": model.sizes[0]}) if model.upsamplers else complete
     seeds = [complete.seed]

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from unclip.errors import PromptError
 from unclip.manipulation.inputs import Input, Picture, read_input
-from unclip.manipulation.latents import draw, embed_picture, invert, there_and_back
+from unclip.manipulation.latents import calibrate, draw, embed_picture, invert, there_and_back
 from unclip.manipulation.made import Job, Making
 from unclip.manipulation.options import Edit
 from unclip.manipulation.spherical import slerp
@@ -31,13 +31,15 @@ def edit(
         OptionError: decoder options that cannot be walked back.
     """
     picture = read_input(image)
-    complete = there_and_back(model, options or GenerateOptions())
+    asked = options or GenerateOptions()
+    complete = there_and_back(model, asked)
     check_prompts([how.to])
     texts = [how.to, how.origin] if how.origin.strip() else [how.to]
     text = model.encode_text(texts).embedding.cpu()
     image_embedding = embed_picture(model, picture, how.fit)
     thetas = torch.linspace(0, how.theta, how.frames, dtype=torch.float64)
     turned = trajectory(image_embedding, text_difference(text), thetas)
+    complete = calibrate(model, [picture], image_embedding, complete, asked, fit=how.fit)
     x_T = yield from invert(model, picture, image_embedding, complete, fit=how.fit, exact=how.exact)
     seeds = [complete.seed] * len(thetas)
     images = yield from draw(

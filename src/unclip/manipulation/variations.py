@@ -1,7 +1,7 @@
 """Variations of a picture (Fig. 3): its z_i kept, its x_T or the way from there not."""
 
 from unclip.manipulation.inputs import Input, Picture, read_input
-from unclip.manipulation.latents import draw, embed_picture, invert, there_and_back
+from unclip.manipulation.latents import calibrate, draw, embed_picture, invert, there_and_back
 from unclip.manipulation.made import Job, Making
 from unclip.manipulation.options import Vary
 from unclip.manipulation.spherical import slerp
@@ -35,6 +35,7 @@ def vary(
     image_embedding = embed_picture(model, picture, how.fit)
     x_T = None
     if inverted:
+        complete = calibrate(model, [picture], image_embedding, complete, asked, fit=how.fit)
         kept = yield from invert(
             model, picture, image_embedding, complete, fit=how.fit, exact=how.exact
         )
