@@ -36,7 +36,7 @@ SEEDS = 4
 AT_ONCE = 64
 SHOWN = {
     "cosine to the true z_i": "cosine to the true z_i ↑",
-    "true z_i by drawn, R@10": "true z_i in the top 10 ↑",
+    "true z_i by drawn, R@10": "it in the top 10 ↑",
     "distance between seeds": "distance between seeds",
     "seconds an embedding": "seconds an embedding ↓",
 }
@@ -153,7 +153,9 @@ def plot(numbers: Numbers, figure) -> None:
     axes.set(xlabel="component", ylabel="share of the variance", ylim=(1e-6, 1))
     axes.legend(fontsize=7)
     names = list(numbers["priors"])
-    for axes, (figure_name, label) in zip(right.subplots(2, 2).flat, SHOWN.items(), strict=True):
+    for axes, (figure_name, label) in zip(
+        right.subplots(2, 2, sharey=True).flat, SHOWN.items(), strict=True
+    ):
         rows = [numbers["priors"][name][figure_name] for name in names]
         errors = [row["standard_error"] or 0 for row in rows]
         axes.barh(names, [row["value"] for row in rows], xerr=errors, color="tab:blue")
