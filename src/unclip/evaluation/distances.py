@@ -69,6 +69,7 @@ def frechet(a: Moments, b: Moments) -> float:
 def fid(real: Float[Tensor, "n k"], fake: Float[Tensor, "m k"], draws: int = 20) -> Score:
     """Fréchet distance of two sets of features of equal size, with a bootstrap standard error.
 
+    Rows are resampled in pairs, which is right whether or not row i of both sets has one caption.
     Biased upward at small n, so only figures of equal n may be compared; of full rank only
     where n exceeds the dimension.
 
@@ -78,7 +79,7 @@ def fid(real: Float[Tensor, "n k"], fake: Float[Tensor, "m k"], draws: int = 20)
     equal_counts(real, fake, "FID")
     value = frechet(Moments.of(real), Moments.of(fake))
     error = bootstrap(
-        lambda index: frechet(Moments.of(real[index]), Moments.of(fake[index.flip(0)])),
+        lambda index: frechet(Moments.of(real[index]), Moments.of(fake[index])),
         len(real),
         draws,
     )
