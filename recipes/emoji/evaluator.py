@@ -46,12 +46,13 @@ EVALUATOR = ClipConfig(
     std=(0.5, 0.5, 0.5),
 )
 TRAINING = TrainingConfig(
-    steps=4000,
+    steps=1500,
     batch=512,
-    lr=2e-3,
+    optimizer="muon",
+    lr=1.5e-3,
     betas=(0.9, 0.98),
     weight_decay=0.1,
-    warmup=200,
+    warmup=100,
     schedule="cosine",
     # The batch norms' statistics are of the last steps, so must be the averaged weights.
     ema_half_life=5120,
