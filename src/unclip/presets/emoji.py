@@ -1,0 +1,108 @@
+"""`emoji` and `emoji-gpu`: the default model, for a laptop and for a data-centre GPU."""
+
+from collections.abc import Mapping
+
+from unclip.clip.clip import ClipConfig
+from unclip.clip.text import TextConfig
+from unclip.clip.vision import ViTConfig
+from unclip.decoder.layout import LayoutConfig
+from unclip.diffusion.sampling import SamplingOptions
+from unclip.nn.transformer import TransformerConfig
+from unclip.nn.unet import UNetConfig
+from unclip.options import GenerateOptions
+from unclip.presets.parts import (
+    X0,
+    X0_WEIGHTED,
+    Preset,
+    autoregressive,
+    decoder,
+    prior,
+    small_unet,
+    upsampler,
+)
+from unclip.training.config import TrainingConfig
+from unclip.upsampler.bsr import Bsr
+from unclip.upsampler.degradation import Blur
+
+
+def _emoji(unet: UNetConfig, training: Mapping[str, TrainingConfig]) -> Preset:
+    """The default model; its decoder and how long it is trained depend on the machine."""
+    return Preset(
+        clip=ClipConfig(
+            image=ViTConfig(size=64, patch=8, width=192, depth=5, heads=3, keep=0.5),
+            text=TextConfig(context=32, width=192, depth=3, heads=3, vocabulary=3072),
+            embedding=256,
+            caption_context=48,
+            thumbnail=16,
+            planned_batch=training["clip"].batch,
+            mean=(0.5, 0.5, 0.5),
+            std=(0.5, 0.5, 0.5),
+        ),
+        prior=prior(192, 5, 3, X0),
+        autoregressive=autoregressive(64, 256, TransformerConfig(width=192, depth=5, heads=3)),
+        decoder=decoder(
+            unet,
+            None,
+            diffusion=X0,
+            text_drop=0.15,
+            layout=LayoutConfig(),
+        ),
+        upsamplers={
+            256: upsampler(64, small_unet(64, (1, 1), 1, 4, None), X0_WEIGHTED, Blur(), 64, 4),
+            1024: upsampler(256, small_unet(48, (1,), 1, 8, None), X0_WEIGHTED, Bsr(), 128, 4),
+        },
+        training=training,
+        defaults=GenerateOptions(
+            prior=SamplingOptions(sampler="dpm++", steps=16, guidance=2.0, clip="none"),
+            decoder=SamplingOptions(
+                sampler="dpm++", steps=16, guidance=2.5, guidance_interval=(0.1, 0.9)
+            ),
+            upsampler={
+                "256": SamplingOptions(sampler="ddim", steps=3, start=0.4),
+                "1024": SamplingOptions(sampler="ddim", steps=2, start=0.3),
+            },
+        ),
+    )
+
+
+def _emoji_training(steps: int, batch: int, lr: float, warmup: int) -> TrainingConfig:
+    return TrainingConfig(
+        steps=steps,
+        batch=batch,
+        lr=lr,
+        warmup=warmup,
+        optimizer="muon",
+        betas=(0.9, 0.99),
+        weight_decay=0.05,
+        schedule="cosine",
+        log_every=20,
+        save_every=250,
+        preview_every=500,
+    )
+
+
+EMOJI = _emoji(
+    small_unet(96, (1, 1), 2, 4, context=192),
+    {
+        "clip": _emoji_training(1500, 512, 1.5e-3, 100),
+        "prior": _emoji_training(900, 256, 1.5e-3, 60),
+        "prior-autoregressive": _emoji_training(1200, 256, 1.5e-3, 100),
+        "decoder": _emoji_training(3600, 64, 1.5e-3, 200),
+        "upsampler-256": _emoji_training(1500, 32, 1.5e-3, 50),
+        "upsampler-1024": _emoji_training(800, 16, 1e-3, 30),
+    },
+)
+"""For two CPU cores: about two hours in all, one of them for the decoder."""
+
+EMOJI_GPU = _emoji(
+    small_unet(64, (1, 2, 2), 2, 2, context=192),
+    {
+        "clip": _emoji_training(12_000, 1024, 1e-3, 500),
+        "prior": _emoji_training(10_000, 1024, 6e-4, 500),
+        "prior-autoregressive": _emoji_training(10_000, 1024, 6e-4, 500),
+        "decoder": _emoji_training(16_000, 256, 6e-4, 500),
+        "upsampler-256": _emoji_training(10_000, 128, 6e-4, 300),
+        "upsampler-1024": _emoji_training(5_000, 64, 6e-4, 300),
+    },
+)
+"""For a data-centre GPU: patches of 2 pixels instead of 4, and about twenty times the images."""
