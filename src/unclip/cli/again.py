@@ -18,7 +18,7 @@ def again(
     model: Annotated[str | None, Parameter(alias="-m")] = None,
     device: str | None = None,
     precision: str | None = None,
-    low_memory: Annotated[bool, Parameter(show_default=False)] = False,
+    low_memory: Annotated[bool | None, Parameter(negative="--no-low-memory")] = None,
 ) -> None:
     """Make an image again from the recipe in its PNG, and the files that the recipe names.
 
@@ -34,10 +34,10 @@ def again(
         model: The model's name or folder; the name in the recipe if not given.
         device: auto, cpu, cuda or mps.
         precision: auto, bf16 or fp32.
-        low_memory: Hold only the stage that is working in memory.
+        low_memory: Hold only the stage that is working in memory, or all once used.
     """
     from unclip.images import read_recipe
-    from unclip.loading import load
+    from unclip.loading import RESIDENCY, load
     from unclip.manipulation.replay import again, check_model
     from unclip.runtime import choose_runtime
 
@@ -45,7 +45,7 @@ def again(
     single = check_output(output, None, 1)
     runtime = choose_runtime(device, precision)
     name = model or str(recipe.get("model"))
-    pipeline = load(name, runtime, "one" if low_memory else "all")
+    pipeline = load(name, runtime, RESIDENCY[low_memory])
     check_model(pipeline, recipe, str(image))
     then = recipe.get("computed") or {}
     # Manipulations are repeated in their own batches, a generated image alone.

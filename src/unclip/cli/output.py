@@ -33,16 +33,21 @@ class Machine:
     device: Annotated[str | None, Parameter(help="auto, cpu, cuda or mps.")] = None
     precision: Annotated[str | None, Parameter(help="auto, bf16 or fp32.")] = None
     low_memory: Annotated[
-        bool, Parameter(show_default=False, help="Hold only the stage that is working in memory.")
-    ] = False
+        bool | None,
+        Parameter(
+            negative="--no-low-memory",
+            help="Hold only the stage that is working in memory, or (--no-low-memory) all once "
+            "used. Unset: all of a model of up to 2 GiB.",
+        ),
+    ] = None
 
     def load(self) -> "UnCLIP":
         """Open the model."""
-        from unclip.loading import load
+        from unclip.loading import RESIDENCY, load
         from unclip.runtime import choose_runtime
 
         runtime = choose_runtime(self.device, self.precision)
-        return load(self.model, runtime, "one" if self.low_memory else "all")
+        return load(self.model, runtime, RESIDENCY[self.low_memory])
 
 
 @Parameter(name="*", group=_GROUP)
@@ -90,7 +95,8 @@ class Saving:
         single = check_output(self.output, self.sheet, images)
         made = watch(making)
         for picture in made:
-            path = self.output if single else free_name(self.output, f"{stem} {picture.label}")
+            words = f"{stem} {_plain(picture.label)}"
+            path = self.output if single else free_name(self.output, words)
             picture.save(path, embed_inputs=self.embed_inputs)
             facts = {"path": str(path), "label": picture.label}
             report(self.json_lines, f"{path}  {picture.label}", facts)
@@ -104,6 +110,11 @@ class Saving:
     def report(self, what: str, path: Path) -> None:
         """Say that a file that is no picture of its own is written."""
         report(self.json_lines, str(path), {what: str(path)})
+
+
+def _plain(label: str) -> str:
+    """A label in letters that any file system takes."""
+    return label.replace("θ", "theta").replace("×", "x")
 
 
 def report(as_json: bool, line: str, facts: dict[str, Any]) -> None:

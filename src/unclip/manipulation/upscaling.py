@@ -31,9 +31,10 @@ def upscale(
     how = how or Upscale()
     picture = read_input(image)
     complete = model.complete(options or GenerateOptions())
-    sizes = model.sizes[: model.sizes.index(complete.size or model.sizes[-1]) + 1]
-    if len(sizes) == 1:
-        raise OptionError(f"{model.name} has no upsampler to {sizes[0]} px; choose another size")
+    largest = complete.size or model.sizes[-1]
+    sizes = [size for size in model.sizes if size <= largest]
+    if len(sizes) < 2:
+        raise OptionError(f"{model.name} has no upsampler to {largest} px; choose another size")
     width, height = picture.image.size
     short = min(width, height)
     start = min(sizes[:-1], key=lambda size: abs(math.log(size / short)))
