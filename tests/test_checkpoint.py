@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+import unclip.pipeline
 from unclip import checkpoint
 from unclip.checkpoint import (
     CONFIG,
@@ -37,6 +38,7 @@ from unclip.options import GenerateOptions
 from unclip.presets import preset
 from unclip.prior.diffusion_prior import DiffusionPrior
 from unclip.runtime import Runtime, place
+from unclip.upsampler.upsampler import Upsampler
 
 FLOAT32 = Runtime(torch.device("cpu"), torch.float32, channels_last=False, compile=False)
 FOLDERS = ("clip", "prior", "decoder", "upsampler-256", "upsampler-1024")
@@ -259,7 +261,8 @@ def test_embeddings_of_another_clip_are_refused(model: Path) -> None:
 
 def test_what_is_no_model_is_named(tiny_model: Path, tmp_path: Path) -> None:
     assert find(tiny_model) == tiny_model
-    with pytest.raises(CheckpointError, match="is a folder, but no model"):
+    message = f"{tmp_path} is no model folder, .*, nor a checkpoint that can be imported; known: "
+    with pytest.raises(CheckpointError, match=message):
         load(tmp_path)
     with pytest.raises(CheckpointError, match=r"no model 'castle': give a model folder"):
         load("castle")
@@ -323,8 +326,8 @@ def alive_when_loading(
     alive: weakref.WeakSet = weakref.WeakSet()
     counts = []
 
-    def counting(folder: Path, runtime: Runtime | None = None) -> Any:
-        stage = load_stage(folder, runtime)
+    def counting(folder: Path, runtime: Runtime | None = None, *, in_turns: bool) -> Any:
+        stage = load_stage(folder, runtime, in_turns=in_turns)
         alive.add(stage)
         counts.append(len(alive))
         return stage
@@ -353,10 +356,74 @@ def test_one_stage_at_a_time(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) 
     assert not any(held.values())
 
 
+def test_a_stage_loads_once_for_several_batches(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads = []
+
+    def noting(folder: Path, *rest: Any, **how: Any) -> Any:
+        loads.append(folder.name)
+        return load_stage(folder, *rest, **how)
+
+    monkeypatch.setattr(checkpoint, "load_stage", noting)
+    monkeypatch.setattr(unclip.pipeline, "ROUND", 2)
+    options = GenerateOptions(size=256, images=3, batch=1).over(preset("tiny").defaults)
+    drawn = load_pipeline(tiny_model, FLOAT32, "one").generate("a cat", options)
+    assert loads == 2 * ["clip", "prior", "decoder", "upsampler-256", "clip"]
+    kept = load_pipeline(tiny_model, FLOAT32, "all").generate("a cat", options)
+    assert [one.seed for one in drawn] == [one.seed for one in kept]
+    assert [one.image.tobytes() for one in drawn] == [one.image.tobytes() for one in kept]
+
+
 def test_all_stages_are_kept_once_used(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counts, held = alive_when_loading(tiny_model, "all", monkeypatch)
     assert counts == [1, 2, 3, 4]
     assert held == {"clip": True, "prior": True, "decoder": True, "256": True, "1024": False}
+
+
+@pytest.fixture
+def relay(model: Path) -> Path:
+    """A model whose upsampler has a network of its own for the last step."""
+    config = preset("tiny").upsamplers[256].updated({"last_step": True})
+    torch.manual_seed(1)
+    stage = Upsampler(config)
+    for parameter in stage.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    save_stage(stage, model / "upsampler-256")
+    return model
+
+
+def test_of_two_networks_of_a_stage_one_is_in_memory(relay: Path) -> None:
+    """Two batches, so that each network is needed again after it was let go of."""
+    options = GenerateOptions(size=256, images=2, batch=1).over(preset("tiny").defaults)
+    frugal = load_pipeline(relay, FLOAT32, "one")
+    seen = []
+    walk = frugal.stream("a cat", options)
+    while True:
+        try:
+            step = next(walk)
+        except StopIteration as stop:
+            drawn = stop.value
+            break
+        if step.stage == "upsampler 256":
+            with frugal.upsamplers[256].use() as stage:
+                there = [not part.time.linear_1.weight.is_meta for part in stage.network.children()]
+            seen.append(tuple(there))
+    total = len(seen) // 2
+    assert total > 1
+    assert seen == 2 * [*[(True, False)] * (total - 1), (False, True)]
+    whole = load_pipeline(relay, FLOAT32, "all").generate("a cat", options)
+    for one, other in zip(drawn, whole, strict=True):
+        assert one.seed == other.seed
+        assert one.image.tobytes() == other.image.tobytes()
+
+
+@pytest.mark.parametrize("name", ["network.last.norm.weight", "network.first.norm.weight"])
+def test_both_networks_of_a_stage_are_checked_when_it_loads(name: str, relay: Path) -> None:
+    file = relay / "upsampler-256" / WEIGHTS
+    save_file({key: value for key, value in load_file(file).items() if key != name}, file)
+    with pytest.raises(CheckpointError, match=f"tensor {name} is missing"):
+        load_stage(file.parent, FLOAT32, in_turns=True)
 
 
 def test_a_cancelled_stage_is_let_go_of(tiny_model: Path) -> None:

@@ -207,6 +207,15 @@ def test_embedding_decoding_and_upsampling_can_be_had_apart(pipeline: UnCLIP) ->
     torch.testing.assert_close(pipeline.encode_image(wide).norm(dim=-1), torch.ones(2))
 
 
+def test_a_slot_lets_go_when_the_last_user_is_done() -> None:
+    slot = Slot(object, keep=False)
+    with slot.use() as outer:
+        with slot.use() as inner:
+            assert inner is outer
+        assert slot.loaded
+    assert not slot.loaded
+
+
 def test_a_slot_holds_what_it_is_given() -> None:
     slot = Slot.holding([1, 2])
     with slot.use() as content:

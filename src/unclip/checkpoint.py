@@ -8,6 +8,7 @@ model/clip/weights.safetensors, and what else a stage keeps (CLIP: tokenizer.jso
 import hashlib
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
@@ -30,8 +31,9 @@ from unclip.storage.content import digest_of
 from unclip.storage.folders import flush, read_json, recover, replacing, write_json, writing
 from unclip.storage.memory import given_back_when_freed
 from unclip.storage.safetensors import read_safetensors
-from unclip.storage.streaming import fill, without_memory
-from unclip.upsampler.upsampler import Upsampler, UpsamplerConfig
+from unclip.storage.streaming import check_file, fill, without_memory
+from unclip.storage.turns import take_turns
+from unclip.upsampler.upsampler import Pair, Upsampler, UpsamplerConfig
 
 FORMAT = 1
 CONFIG, WEIGHTS, INDEX = "config.json", "weights.safetensors", "unclip.json"
@@ -127,11 +129,12 @@ def save_stage(
             stage.save_extras(beside)
 
 
-def load_stage(folder: Path, runtime: Runtime | None = None) -> Any:
+def load_stage(folder: Path, runtime: Runtime | None = None, *, in_turns: bool = False) -> Any:
     """Build the stage a folder describes and read its weights.
 
     With a ``runtime`` the stage is placed for inference; without, it stays as stored, in
-    float32 on the CPU, for training.
+    float32 on the CPU, for training. Of networks that work one after another, ``in_turns`` keeps
+    only the one at work in memory, unless they are to be compiled.
 
     Raises:
         CheckpointError: something is missing, damaged or of another structure; it is named.
@@ -144,8 +147,22 @@ def load_stage(folder: Path, runtime: Runtime | None = None) -> Any:
         if runtime is None:
             fill(stage, folder / WEIGHTS)
             return stage.requires_grad_(True)
+        stage.eval().requires_grad_(False)
+        network = getattr(stage, "network", None)
+        if in_turns and isinstance(network, Pair) and not runtime.compile:
+            check_file(stage.state_dict(), folder / WEIGHTS)
+            take_turns(network, partial(_load_part, folder / WEIGHTS, runtime))
+            return stage
         fill(stage, folder / WEIGHTS, runtime.dtype, runtime.device, runtime.memory_format)
-        return place(stage.eval().requires_grad_(False), runtime)
+        return place(stage, runtime)
+
+
+def _load_part(file: Path, runtime: Runtime, name: str, part: nn.Module) -> None:
+    """Load one network of a pair."""
+    with given_back_when_freed():
+        layout = runtime.memory_format
+        fill(part, file, runtime.dtype, runtime.device, layout, prefix=f"network.{name}.")
+        place(part, runtime)
 
 
 def write_config(folder: Path, stage: str, config: Config) -> None:
@@ -273,7 +290,9 @@ def load_pipeline(
         residency = "all" if numbers * runtime.dtype.itemsize <= SMALL else "one"
 
     def slot(name: str | None) -> Slot[Any]:
-        return Slot(lambda: load_stage(folder / str(name), runtime), keep=residency == "all")
+        keep = residency == "all"
+        load = partial(load_stage, folder / str(name), runtime, in_turns=not keep)
+        return Slot(load, keep=keep)
 
     latents = None
     if codec is not None:

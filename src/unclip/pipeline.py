@@ -3,12 +3,11 @@
 P(x|y) = P(x|z_i, y) · P(z_i|y) (§2). Stages come as slots, loaded when first needed.
 """
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -26,48 +25,21 @@ from unclip.options import GenerateOptions
 from unclip.prior.kinds import Prior
 from unclip.randomness import Randomness
 from unclip.runtime import Runtime, choose_runtime
+from unclip.storage.slot import Slot as Slot
 from unclip.types import Sampling, Step, TextFeatures, finish
 from unclip.upsampler.upsampler import Upsampler
 
-S = TypeVar("S")
+ROUND = 32
+"""Images drawn with one loading of each stage, where stages are not kept; at 1024 px such an image
+takes 12 MiB until it is a picture."""
 
 
-class Slot(Generic[S]):
-    """A stage that is loaded when first used and can be let go of to free its memory."""
+class Job(NamedTuple):
+    """One image to be drawn."""
 
-    def __init__(self, load: Callable[[], S], *, keep: bool = True) -> None:
-        self._load = load
-        self._keep = keep
-        self._stage: S | None = None
-
-    @classmethod
-    def holding(cls, stage: S) -> "Slot[S]":
-        """A slot around a stage that is in memory already."""
-        return cls(lambda: stage)
-
-    @property
-    def loaded(self) -> bool:
-        """Whether the stage is in memory now."""
-        return self._stage is not None
-
-    @contextmanager
-    def use(self) -> Iterator[S]:
-        """Lend the stage, loading it if need be; afterwards it is freed, unless it is kept."""
-        if self._stage is None:
-            self._stage = self._load()
-        try:
-            yield self._stage
-        finally:
-            if not self._keep:
-                self._stage = None
-
-    def sample(self, start: Callable[[S], Sampling]) -> Sampling:
-        """Run the sampler that ``start`` makes of the stage.
-
-        Nothing else refers to the stage meanwhile: before the next one loads, this one is gone.
-        """
-        with self.use() as stage:
-            return (yield from start(stage))
+    prompt_at: int
+    prompt: str
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -170,16 +142,17 @@ class UnCLIP:
         self._prior()
         options = self.complete(options or GenerateOptions())
         jobs = [
-            (position, prompt, options.seed + i)
+            Job(position, prompt, options.seed + i)
             for position, prompt in enumerate(prompts)
             for i in range(options.images)
         ]
-        drawn: list[tuple[int, Generated]] = []
-        for start in range(0, len(jobs), options.batch):
-            positions, texts, seeds = zip(*jobs[start : start + options.batch], strict=True)
-            drawn += zip(positions, (yield from self._draw(texts, seeds, options)), strict=True)
-        drawn.sort(key=lambda item: (item[0], -(item[1].score or 0.0)))
-        return [generated for _, generated in drawn]
+        drawn: list[Generated] = []
+        at_once = options.batch if self.decoder.keep else max(ROUND, options.batch)
+        for some in _chunks(jobs, at_once):
+            drawn += yield from self._draw(_chunks(some, options.batch), options)
+        ranked = zip(jobs, drawn, strict=True)
+        order = sorted(ranked, key=lambda item: (item[0].prompt_at, -(item[1].score or 0.0)))
+        return [generated for _, generated in order]
 
     def encode_text(self, prompts: Sequence[str]) -> TextFeatures:
         """Prompts to what prior and decoder are conditioned on."""
@@ -226,17 +199,8 @@ class UnCLIP:
         """
         if known and self.latents is not None:
             raise OptionError(f"{self.name} draws latents, and cannot keep parts of a picture")
-        streams = randomness.split("decoder")
-        images = yield from self.decoder.sample(
-            lambda decoder: decoder.sample(
-                image_embedding,
-                text,
-                options.decoder,
-                streams,
-                x_T=x_T,
-                known=(known or {}).get(self.sizes[0]),
-                size=self._grid(options),
-            )
+        images = yield from self._paint(
+            image_embedding, text, options, randomness, x_T, (known or {}).get(self.sizes[0])
         )
         if self.latents is not None:
             images = yield from self.latents.codec.sample(partial(Codec.sample, latents=images))
@@ -271,20 +235,63 @@ class UnCLIP:
             )
         return images
 
+    def _paint(
+        self,
+        image_embedding: Tensor,
+        text: TextFeatures | None,
+        options: GenerateOptions,
+        randomness: Randomness,
+        x_T: Tensor | None = None,
+        known: Known | None = None,
+    ) -> Sampling:
+        """What the decoder draws: images or latents."""
+        streams = randomness.split("decoder")
+        return self.decoder.sample(
+            lambda decoder: decoder.sample(
+                image_embedding,
+                text,
+                options.decoder,
+                streams,
+                x_T=x_T,
+                known=known,
+                size=self._grid(options),
+            )
+        )
+
     def _draw(
-        self, prompts: Sequence[str], seeds: Sequence[int], options: GenerateOptions
+        self, batches: Sequence[Sequence[Job]], options: GenerateOptions
     ) -> Generator[Step, None, list[Generated]]:
-        randomness = Randomness(seeds)
-        text = self.encode_text(prompts)
-        image_embedding = yield from self.embed(text, options, randomness)
-        images = yield from self.decode(image_embedding, text, options, randomness)
-        scores = self._scores(images, text)
-        pictures = [to_pil(image) for image in images]
-        computed = self.computed(len(prompts))
-        return [
-            Generated(picture, prompt, seed, score, self._recipe(prompt, seed, options, computed))
-            for picture, prompt, seed, score in zip(pictures, prompts, seeds, scores, strict=True)
-        ]
+        """Draw batches, each stage all of them before the next stage begins."""
+        streams = [Randomness([job.seed for job in batch]) for batch in batches]
+        with self.clip.use():
+            texts = [self.encode_text([job.prompt for job in batch]) for batch in batches]
+        embedded = yield from self._prior().sample_all(
+            self.embed(text, options, stream) for text, stream in zip(texts, streams, strict=True)
+        )
+        images = yield from self.decoder.sample_all(
+            self._paint(embedding, text, options, stream)
+            for embedding, text, stream in zip(embedded, texts, streams, strict=True)
+        )
+        if (latents := self.latents) is not None:
+            images = yield from latents.codec.sample_all(
+                latents.codec.sample(partial(Codec.sample, latents=image)) for image in images
+            )
+        for size, slot in self.refiners(options):
+            step = options.updated({"size": size, "width": None})
+            images = yield from slot.sample_all(
+                self.upsample(small, step, stream, start=size - 1)
+                for small, stream in zip(images, streams, strict=True)
+            )
+        drawn = []
+        with self.clip.use():
+            for batch, text, large in zip(batches, texts, images, strict=True):
+                computed = self.computed(len(batch))
+                scores = self._scores(large, text)
+                for job, image, score in zip(batch, large, scores, strict=True):
+                    recipe = self._recipe(job.prompt, job.seed, options, computed)
+                    picture = to_pil(image)
+                    drawn.append(Generated(picture, job.prompt, job.seed, score, recipe))
+        return drawn
 
     def _scores(self, images: Tensor, text: TextFeatures) -> list[float | None]:
         with self.clip.use() as clip:
@@ -384,3 +391,7 @@ def check_prompts(prompts: Sequence[str]) -> None:
             prompt.encode()
         except UnicodeEncodeError:
             raise PromptError(f"prompt {position} is not valid Unicode: {prompt!r}") from None
+
+
+def _chunks(jobs: Sequence[Job], size: int) -> list[Sequence[Job]]:
+    return [jobs[start : start + size] for start in range(0, len(jobs), size)]

@@ -152,7 +152,7 @@ def test_foreign_names_are_converted_once(source, tmp_path, monkeypatch):
         (lambda s: (s / "merges.txt").write_text("a b c\n"), r"merges\.txt is damaged"),
         (lambda s: (s / "vocab.json").unlink(), r"put tokenizer\.json, or vocab\.json and merges"),
         (lambda s: os.truncate(s / "model.safetensors", 900), "damaged"),
-        (lambda s: (s / "model.safetensors").unlink(), "no checkpoint that can be imported"),
+        (lambda s: (s / "model.safetensors").unlink(), "nor a checkpoint that can be imported"),
     ],
 )
 def test_broken_sources_leave_nothing(breaking, message, source, tmp_path):

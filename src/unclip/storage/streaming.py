@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from unclip.errors import CheckpointError
+from unclip.storage.entries import Stored
 from unclip.storage.safetensors import read_safetensors
 
 
@@ -30,7 +31,8 @@ def without_memory() -> Iterator[None]:
             return None
         return nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
 
-    hook = register_module_parameter_registration_hook(on_meta)
+    # PyTorch's annotation forgets that what a hook returns is registered instead.
+    hook = register_module_parameter_registration_hook(on_meta)  # type: ignore[arg-type]
     try:
         yield
     finally:
@@ -44,22 +46,24 @@ def fill(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
     memory_format: torch.memory_format = torch.contiguous_format,
+    *,
+    prefix: str = "",
 ) -> None:
     """Read the state dict of ``module`` from a safetensors file, strictly.
 
     Args:
         module: built in `without_memory`, or as ever.
-        file: holds exactly its state dict, in any dtype.
+        file: holds exactly its state dict, in any dtype; ``prefix`` apart.
         dtype: of the parameters afterwards. Buffers keep theirs.
         device: of the parameters afterwards.
         memory_format: of parameters with four axes.
+        prefix: what the names of its tensors start with, in a file that holds others too.
 
     Raises:
         CheckpointError: a tensor is missing, misshapen or one too many; it is named.
     """
-    entries = read_safetensors(file)
     wanted = module.state_dict(keep_vars=True)
-    _check({key: entry.shape for key, entry in entries.items()}, wanted, file)
+    entries = check_file(wanted, file, prefix)
     longest = max((entry.length for entry in entries.values()), default=0)
     scratch = torch.empty(longest, dtype=torch.uint8)
     for key, tensor in wanted.items():
@@ -74,13 +78,28 @@ def fill(
         setattr(module.get_submodule(owner), name, parameter)
 
 
-def _check(held: Mapping[str, tuple[int, ...]], wanted: Mapping[str, Tensor], file: Path) -> None:
-    for key, tensor in wanted.items():
-        if key not in held:
-            raise CheckpointError(f"{file}: tensor {key} is missing")
-        if held[key] != tuple(tensor.shape):
+def check_file(state: Mapping[str, Tensor], file: Path, prefix: str = "") -> dict[str, Stored]:
+    """Hold the names and shapes in a safetensors file against a state dict; read no tensor.
+
+    Returns:
+        The tensors whose names start with ``prefix``, by the rest of their names.
+
+    Raises:
+        CheckpointError: a tensor is missing, misshapen or one too many; it is named.
+    """
+    entries = {
+        key.removeprefix(prefix): entry
+        for key, entry in read_safetensors(file).items()
+        if key.startswith(prefix)
+    }
+    for key, tensor in state.items():
+        if key not in entries:
+            raise CheckpointError(f"{file}: tensor {prefix}{key} is missing")
+        if entries[key].shape != tuple(tensor.shape):
             raise CheckpointError(
-                f"{file}: tensor {key} has shape {held[key]}, not {tuple(tensor.shape)}"
+                f"{file}: tensor {prefix}{key} has shape {entries[key].shape}, not "
+                f"{tuple(tensor.shape)}"
             )
-    if extra := sorted(set(held) - set(wanted)):
-        raise CheckpointError(f"{file}: tensor {extra[0]} is not part of this stage")
+    if extra := sorted(set(entries) - set(state)):
+        raise CheckpointError(f"{file}: tensor {prefix}{extra[0]} is not part of this stage")
+    return entries

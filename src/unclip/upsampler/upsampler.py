@@ -76,7 +76,10 @@ class UpsamplerConfig(Config):
 
 
 class Pair(nn.Module):
-    """Two U-Nets of one shape: ``last`` takes a sampler's last step, ``first`` all before."""
+    """Two U-Nets of one shape: ``last`` takes a sampler's last step, ``first`` all before.
+
+    The one whose turn it is not need not be in memory (it is on ``meta`` then).
+    """
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
@@ -146,7 +149,8 @@ class Upsampler(nn.Module):
         Returns:
             Images [b 3 H W] in float32 (float64 if ``images`` are), as the sampler clips them.
         """
-        images = images.to(next(self.network.parameters()).device).clamp(-1, 1)
+        device = next(part.device for part in self.network.parameters() if not part.is_meta)
+        images = images.to(device).clamp(-1, 1)
         enlarged = enlarge(images, self.config.factor)
         x_T = randomness.normal(*enlarged.shape[1:]).to(enlarged)
         if options.start < 1:

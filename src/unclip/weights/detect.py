@@ -25,4 +25,7 @@ def detect(source: Source) -> Family:
         if family.recognises(source):
             return family
     known = ", ".join(family.name for family in FAMILIES)
-    raise CheckpointError(f"{source.name} is no checkpoint that can be imported; known: {known}")
+    raise CheckpointError(
+        f"{source.name} is no model folder, which has an unclip.json, nor a checkpoint that can be "
+        f"imported; known: {known}"
+    )
