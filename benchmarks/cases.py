@@ -41,6 +41,8 @@ class Case:
     environ: dict[str, str] = field(default_factory=dict)
     quick: dict[str, Any] = field(default_factory=dict)
     """Options of a small version of both sides, to try the command itself."""
+    named: bool = False
+    """Run only when it is asked for by name."""
 
 
 KARLO = {"channels": 320, "depth": 3, "context": 1536, "batch": 2}
@@ -97,6 +99,18 @@ def _training(name: str, title: str, must: float | None, precision: str) -> Case
     )
 
 
+def _memory(stored: str) -> Case:
+    options = {"model": f"random-karlo-{stored}", "images": 1, "steps": 2, "precision": "bf16"}
+    return Case(
+        f"memory-{stored}",
+        f"`unclip generate` of one 256 px image, Karlo's size stored in {stored}, 2 steps a stage",
+        Side("unclip", OURS, "ours.Generate", options),
+        None,
+        quick={"model": "emoji"},
+        named=True,
+    )
+
+
 _GUIDED = {"channels": 128, "depth": 1, "steps": 16, "batch": 4}
 
 CASES = (
@@ -129,4 +143,6 @@ CASES = (
         Side("unclip", OURS, "ours.Generate", {"model": "emoji"}),
         None,
     ),
+    _memory("fp16"),
+    _memory("fp32"),
 )

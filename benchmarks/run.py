@@ -116,7 +116,7 @@ def main() -> None:
     failed = False
     arguments.output.mkdir(parents=True, exist_ok=True)
     for case in CASES:
-        if arguments.names and case.name not in arguments.names:
+        if case.name not in arguments.names and (arguments.names or case.named):
             continue
         print(case.title, flush=True)
         try:

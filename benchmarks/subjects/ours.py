@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from subjects import random_karlo
 from subjects.random_weights import build, describe
 from unclip.decoder.conditioning import ClipStatesConfig
 from unclip.decoder.decoder import Decoder, DecoderConfig
@@ -177,15 +178,36 @@ class GuidedSampling:
 
 
 class Generate:
-    """The command line from the start of its process to four images on disk."""
+    """The command line from the start of its process to images on disk.
 
-    def __init__(self, model: str) -> None:
-        self.command = [sys.executable, "-m", "unclip", "generate", "a red apple", "-n", "4"]
-        self.command += ["--size", "256", "--model", model, "--output"]
+    Args:
+        model: a name or folder; ``random-karlo-fp16`` and ``-fp32`` are written when first used.
+        images: how many.
+        steps: of each stage; the model's own if not given.
+        precision: bf16 or fp32; what suits the machine if not given.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        images: int = 4,
+        steps: int | None = None,
+        precision: str | None = None,
+    ) -> None:
+        self.command = [sys.executable, "-m", "unclip", "generate", "a red apple"]
+        self.command += ["-n", str(images), "--size", "256"]
+        if precision is not None:
+            self.command += ["--precision", precision]
+        if steps is not None:
+            for stage in ("prior", "decoder", "upsampler.256"):
+                self.command += [f"--{stage}.steps", str(steps)]
+        self.model = model
+        folder = random_karlo.write_named(model) if model in random_karlo.NAMES else model
+        self.command += ["--model", str(folder), "--output"]
 
     def facts(self) -> dict[str, Any]:
         """The command."""
-        return {"command": " ".join(["unclip", *self.command[3:-1]])}
+        return {"command": " ".join(["unclip", *self.command[3:-2], self.model])}
 
     def run(self) -> None:
         """Draw them into a folder that is then deleted."""

@@ -17,6 +17,9 @@ from unclip.weights.family import Part
 from unclip.weights.karlo import clip_changes, decoder_part, defaults, prior_part, upsampler_part
 from unclip.weights.writer import write_tensors
 
+MODELS = Path(__file__).resolve().parents[2] / "cache" / "benchmarks" / "models"
+"""Where models written for a measurement lie; they may be deleted."""
+NAMES = {"random-karlo-fp16": torch.float16, "random-karlo-fp32": torch.float32}
 CLIP_NAME = "ViT-L/14"
 UNET = {"block_out_channels": (320, 640, 960, 1280), "layers_per_block": 3}
 DECODER = UNET | {
@@ -68,6 +71,11 @@ def parts() -> list[Part]:
             adm.diffusers_unet_config(REFINER, "Karlo"), "authors", _nothing, low=64, high=256
         ),
     ]
+
+
+def write_named(name: str) -> Path:
+    """One of `NAMES` as a folder: 6.9 GB in float16, 13.7 GB in float32."""
+    return write(MODELS / name, NAMES[name])
 
 
 def write(folder: Path, dtype: torch.dtype) -> Path:
