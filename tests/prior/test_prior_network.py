@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unclip.errors import OptionError
 from unclip.nn.transformer import TransformerConfig
-from unclip.prior.conditioning import pad
+from unclip.nn.unconditional import pad
 from unclip.prior.network import EXTRA, PriorNetwork, PriorNetworkConfig
 from unclip.prior.space import EmbeddingSpace
 from unclip.types import TextFeatures
