@@ -129,7 +129,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     make = commands.add_parser("make", help="draw pictures and write the page")
     make.add_argument("--model", default="emoji")
     make.add_argument("--cache", type=Path, default=HERE.parent / "cache/emoji")
-    make.add_argument("--evaluator", type=Path, default=HERE.parent / "runs/emoji-evaluator")
     make.add_argument("--count", type=int, default=100, help="captions; three questions each")
     make.add_argument("--seed", type=int, default=0)
     make.add_argument("--output", type=Path, default=Path("rating"))

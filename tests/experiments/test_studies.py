@@ -13,8 +13,10 @@ from unclip.checkpoint import save_stage
 from unclip.clip.clip import Clip
 from unclip.presets import preset
 
-STUDIES = ("binding", "conditioning", "decoder_guidance", "diversity", "prior_guidance",
-           "typographic_attack")  # fmt: skip
+STUDIES = ("binding", "components", "conditioning", "decoder_guidance", "diversity",
+           "interpolations", "inversion", "prior_guidance", "text_diffs", "typographic_attack",
+           "variations")  # fmt: skip
+SMALLER = {"LABELS": 3, "STEPS": (3, 4), "SCENES": range(40), "DIMENSIONS": (1, 4)}
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +39,14 @@ def words(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, packed: Pa
 @pytest.mark.filterwarnings("ignore::unclip.clip.tokenizer.CaptionCut")
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_study_runs(name: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    module = import_module(name)
+    module, codes = import_module(name), import_module("codes")
     if hasattr(module, "SCALES"):
         monkeypatch.setattr(module, "SCALES", module.SCALES[:2])
-    if hasattr(module, "LABELS"):
-        monkeypatch.setattr(module, "LABELS", 3)
+    for constant, value in SMALLER.items():
+        if hasattr(module, constant):
+            monkeypatch.setattr(module, constant, value)
+    monkeypatch.setattr(codes, "INVERSION", codes.INVERSION.updated({"steps": 4}))
+    monkeypatch.setattr(codes, "EXACT", 2)
     study: Study = module.STUDY
     results = main(study, words)
     assert (results / "plot.png").stat().st_size > 1000
