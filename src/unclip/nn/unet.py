@@ -221,7 +221,9 @@ class UNet(nn.Module):
         for block in self.middle:
             h = run(block, h)
         for block in self.up:
-            h = run(block, torch.cat([h, skips.pop()], dim=1))
+            # Named anew before the block runs, so that it need not hold the parts as well.
+            h = torch.cat([h, skips.pop()], dim=1)
+            h = run(block, h)
         h = silu(self.norm(h))
         return (self.exit(h) if patch == 1 else self.exit(h, pixels)).to(x.dtype)
 
