@@ -8,6 +8,7 @@ from diffusion_oracles import Mixture, Prepared, gaussian, network_of, noises, w
 
 from unclip.diffusion.process import DiffusionConfig, Process
 from unclip.diffusion.sampling import SamplingOptions, sample
+from unclip.errors import OptionError
 from unclip.randomness import Randomness
 from unclip.types import finish
 
@@ -38,6 +39,28 @@ def gaussian_std(sampler: str, steps: int, variance: str = "fixed_small", **opti
 )
 def test_deviation_of_a_gaussian(wanted: float, chosen: dict) -> None:
     assert gaussian_std(**chosen) == pytest.approx(wanted, abs=0.003)
+
+
+@pytest.mark.parametrize("variance", ["fixed_small", "fixed_large"])
+def test_another_variance_than_the_networks_own_can_be_chosen(variance: str) -> None:
+    runs = []
+    for own in ("learned_range", variance):
+        process = Process(DiffusionConfig(variance=own))
+        options = SamplingOptions(steps=10, variance=variance)
+        x_T, *prepared = noises(10, 50, 1)
+        network = network_of(process, gaussian(STD), fraction=0.5)
+        walk = sample(process, network, x_T, options, Prepared(prepared), stage="test")
+        runs.append(finish(walk))
+    torch.testing.assert_close(*runs)
+
+
+def test_a_variance_that_was_not_learned_is_refused() -> None:
+    process = Process(DiffusionConfig())
+    x_T, *prepared = noises(2, 5, 1)
+    options = SamplingOptions(steps=2, variance="learned_range")
+    network = network_of(process, gaussian(STD))
+    with pytest.raises(OptionError, match="learned no variance"):
+        finish(sample(process, network, x_T, options, Prepared(prepared), stage="test"))
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])

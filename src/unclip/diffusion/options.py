@@ -8,6 +8,8 @@ from unclip.config import Config
 
 Spacing = Literal["strided", "integer", "trailing", "leading", "log_snr"]
 Clipping = Literal["none", "static", "dynamic"]
+Variance = Literal["learned_range", "fixed_small", "fixed_large", "analytic"]
+"""Of an ancestral step: learned between β̃ and β (§4.3), β̃, β, or measured (§4.4)."""
 
 
 class SamplingOptions(Config):
@@ -27,6 +29,9 @@ class SamplingOptions(Config):
     """Guide only at these noise levels, as fractions of T; 0 is clean."""
     eta: float = Field(default=0.0, ge=0)
     """Noise of ddim: 0 is deterministic, 1 as noisy as ancestral sampling."""
+    variance: Variance | None = None
+    """Of ancestral sampling: β̃ (``fixed_small``), β (``fixed_large``), what the network says, or
+    what was measured. If unset, what the network was trained for."""
     clip: Clipping | None = None
     """Of x̂0, to ±``bound`` or to a percentile of each sample. If unset, what suits the stage:
     ``static`` for images, ``none`` for embeddings, which have no bounds."""

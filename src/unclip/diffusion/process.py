@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from unclip.config import Config
+from unclip.diffusion.options import Variance
 from unclip.diffusion.schedule import cosine, from_betas, linear, zero_terminal_snr
 from unclip.diffusion.spacing import Stride
 
@@ -30,8 +31,8 @@ class DiffusionConfig(Config):
     betas: tuple[float, float] | None = None
     """First and last β of the linear schedule; None for the paper's."""
     target: Literal["noise", "x0", "v"] = "noise"
-    variance: Literal["learned_range", "fixed_small", "fixed_large", "analytic"] = "fixed_small"
-    """Of an ancestral step: learned between β̃ and β (§4.3), β̃, β, or measured (§4.4)."""
+    variance: Variance = "fixed_small"
+    """Of an ancestral step, unless sampling options say otherwise."""
     weighting: Literal["none", "min_snr"] = "none"
     min_snr_gamma: float = Field(default=5.0, gt=0)
     vlb_weight: float = Field(default=0.001, ge=0)

@@ -116,7 +116,16 @@ def sample(
     match options.sampler:
         case "ancestral":
             mse = _on_grid(posterior_mse, grid, len(process.schedule))
-            return (yield from ancestral(denoiser, x, randomness, stage=stage, posterior_mse=mse))
+            return (
+                yield from ancestral(
+                    denoiser,
+                    x,
+                    randomness,
+                    stage=stage,
+                    variance=options.variance,
+                    posterior_mse=mse,
+                )
+            )
         case "ddim":
             return (yield from ddim(denoiser, x, randomness, stage=stage, eta=options.eta))
         case "dpm++":

@@ -133,7 +133,7 @@ def _previous(alpha_bar: Float[Tensor, " k"]) -> Float[Tensor, " k"]:
 
 
 def linear(steps: int, ends: tuple[float, float] | None = None) -> Schedule:
-    """β rising linearly from 0.1/T to 20/T (§4.1: 1e-4 to 0.02 at T = 1000), or between ``ends``."""
+    """β rising linearly from 0.1/T to 20/T (§4.1: 1e-4 to 0.02 at T = 1000), or as ``ends`` say."""
     if ends is not None:
         return from_betas(torch.linspace(*ends, steps, dtype=torch.float64))
     if steps <= 20:

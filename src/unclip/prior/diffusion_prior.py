@@ -103,7 +103,8 @@ class DiffusionPrior(nn.Module):
             raise OptionError(f"candidates must be 1 or more, not {candidates}")
         if options.start < 1 or options.skip:
             raise OptionError("the prior begins at pure noise: leave start at 1 and skip at 0")
-        analytic = options.sampler == "ancestral" and self.process.config.variance == "analytic"
+        variance = options.variance or self.process.config.variance
+        analytic = options.sampler == "ancestral" and variance == "analytic"
         self._check_measured(unconditional=options.guidance != 1, posterior=analytic)
         device = self.network.out.weight.device
         text = text.to(device)
@@ -202,7 +203,7 @@ class DiffusionPrior(nn.Module):
         if posterior and not self.posterior.measured:
             raise CheckpointError(
                 "the prior's analytic variance was never measured; call measure_posterior with "
-                "held-out batches, or sample with ddim, dpm++ or unipc"
+                "held-out batches, or sample with ddim, dpm++, unipc or the variance fixed_small"
             )
 
 

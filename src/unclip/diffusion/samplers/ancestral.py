@@ -5,6 +5,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from unclip.diffusion.analytic import analytic_variance
+from unclip.diffusion.options import Variance
 from unclip.diffusion.samplers.denoiser import Denoiser
 from unclip.errors import OptionError
 from unclip.randomness import Randomness
@@ -17,16 +18,21 @@ def ancestral(
     randomness: Randomness,
     *,
     stage: str,
+    variance: Variance | None = None,
     posterior_mse: Float64[Tensor, " k"] | None = None,
 ) -> Sampling:
-    """Sample with the process's own variance; noise is drawn at every step but the last.
+    """Sample with a variance, the process's own if none is named; the last step draws no noise.
 
     ``posterior_mse`` holds M_t at each level of the grid, for the variance ``analytic`` (§4.4).
+
+    Raises:
+        OptionError: the variance was neither learned nor measured.
     """
+    variance = variance or denoiser.process.config.variance
     grid = denoiser.grid
     x0_scale, x_t_scale = grid.posterior_x0_scale.tolist(), grid.posterior_x_t_scale.tolist()
     low, high = grid.log_posterior_variance.tolist(), grid.log_beta.tolist()
-    fixed = _fixed_deviation(denoiser, posterior_mse)
+    fixed = _fixed_deviation(denoiser, variance, posterior_mse)
     x = x_T
     for index, place in enumerate(reversed(range(len(denoiser)))):
         with torch.no_grad():
@@ -34,21 +40,28 @@ def ancestral(
             x = x0_scale[place] * prediction.x0 + x_t_scale[place] * x
             if place > 0:
                 noise = randomness.normal(*x.shape[1:]).to(x)
-                if prediction.variance_fraction is None:
-                    x = x + fixed[place] * noise
-                else:
+                if variance == "learned_range":
+                    assert prediction.variance_fraction is not None
                     span = high[place] - low[place]
                     log_variance = low[place] + prediction.variance_fraction * span
                     x = x + (log_variance / 2).exp() * noise
+                else:
+                    x = x + fixed[place] * noise
         yield Step(stage, index, len(denoiser), x, prediction.x0)
     return x
 
 
-def _fixed_deviation(denoiser: Denoiser, posterior_mse: Tensor | None) -> list[float]:
+def _fixed_deviation(
+    denoiser: Denoiser, variance: Variance, posterior_mse: Tensor | None
+) -> list[float]:
     """Standard deviation of each step where the network does not say it."""
     grid = denoiser.grid
-    match denoiser.process.config.variance:
+    match variance:
         case "learned_range":
+            if denoiser.process.config.variance != "learned_range":
+                raise OptionError(
+                    "this network learned no variance; choose fixed_small or fixed_large"
+                )
             return []
         case "fixed_small":
             return grid.posterior_variance.sqrt().tolist()
