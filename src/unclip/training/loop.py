@@ -63,7 +63,7 @@ class Loader(Protocol):
 
 
 Preview = Callable[[Any], Image]
-"""Draws samples of a stage (it gets averaged weights, float32, evaluation mode) as one picture."""
+"""Draws samples of a stage (it gets averaged weights, evaluation mode, autocast) as one picture."""
 
 
 @dataclass(frozen=True)
@@ -279,7 +279,8 @@ class Training:
         """Let the caller draw samples with the averaged weights."""
         if self.ema and self.preview:
             folder = self.run / "previews"
-            picture = self.preview(self.ema.stage)
+            with self.runtime.autocast():  # frozen weights may be of its dtype
+                picture = self.preview(self.ema.stage)
             try:
                 folder.mkdir(exist_ok=True)
                 picture.save(folder / f"{self.progress.step:06d}.png")
