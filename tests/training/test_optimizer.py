@@ -139,5 +139,8 @@ def test_the_state_of_another_optimiser_is_refused():
     adam = build_optimizer(stage, fake_config())
     _train(stage, adam, [0])
     other = build_optimizer(stage, fake_config(optimizer="adafactor"))
-    with pytest.raises(CheckpointError, match=r"exp_avg, which Adafactor does not keep"):
+    with pytest.raises(CheckpointError, match=r"exp_avg of \S+, which Adafactor does not keep"):
         restore_optimizer(stage, other, optimizer_tensors(stage, adam))
+    muon = build_optimizer(stage, fake_config(optimizer="muon"))
+    with pytest.raises(CheckpointError, match=r"of \S+weight, which Muon does not keep"):
+        restore_optimizer(stage, muon, optimizer_tensors(stage, adam))

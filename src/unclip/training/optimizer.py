@@ -14,6 +14,8 @@ _STATE: dict[type, set[str]] = {
     torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"},
     torch.optim.Adafactor: {"step", "row_var", "col_var", "variance"},
 }
+_MUON = {True: {"momentum"}, False: _STATE[torch.optim.AdamW]}
+"""By whether a group's updates are made orthogonal."""
 
 
 def decayed_names(module: nn.Module) -> set[str]:
@@ -84,12 +86,13 @@ def restore_optimizer(
 ) -> None:
     """Put back what `optimizer_tensors` gave; parameters without state start afresh."""
     parameters = dict(_trainable(module))
+    kept = _kept(optimizer)
     for key, value in tensors.items():
         kind, name = key.split("/", 1)
-        if kind not in _STATE.get(type(optimizer), {kind}):
+        if name in parameters and kind not in kept[parameters[name]]:
             raise CheckpointError(
-                f"the optimiser's state has {kind}, which {type(optimizer).__name__} does not "
-                "keep; go on with the optimiser it is of, or delete optimizer.safetensors"
+                f"the optimiser's state has {kind} of {name}, which {type(optimizer).__name__} "
+                "does not keep; go on with the optimiser it is of, or delete optimizer.safetensors"
             )
         if name not in parameters:
             raise CheckpointError(f"the optimiser's state has {name}, which the stage has not")
@@ -103,6 +106,17 @@ def restore_optimizer(
         like = torch.empty_like(parameter) if value.shape == parameter.shape else None
         like = value.new_empty(value.shape, device=parameter.device) if like is None else like
         optimizer.state[parameter][kind] = like.copy_(value).detach()
+
+
+def _kept(optimizer: torch.optim.Optimizer) -> dict[Tensor, set[str]]:
+    """What the optimiser keeps of each parameter."""
+    return {
+        parameter: _MUON[group["orthogonal"]]
+        if isinstance(optimizer, Muon)
+        else _STATE[type(optimizer)]
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
 
 
 def _fits(value: Tensor, parameter: Tensor) -> bool:
