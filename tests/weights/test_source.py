@@ -30,6 +30,8 @@ def files(folder, *names):
         (["model.safetensors", "pytorch_model.bin"], ["model.safetensors"]),
         (["model.fp16.safetensors", "model.safetensors"], ["model.safetensors"]),
         (["model.fp16.safetensors", "pytorch_model.bin"], ["model.fp16.safetensors"]),
+        (["model.safetensors", "open_clip_model.safetensors"], ["open_clip_model.safetensors"]),
+        (["model.safetensors", "open_clip_pytorch_model.bin"], ["model.safetensors"]),
         (["pytorch_model.bin", "training_args.bin", "scheduler.bin"], ["pytorch_model.bin"]),
         (["epoch_3.pt", "results.txt"], ["epoch_3.pt"]),
         (["a.pt", "b.pt"], []),
@@ -213,6 +215,7 @@ def test_no_network(hub):
     [
         ("us/nothing", None, "us/nothing is neither a file or folder here nor a repository"),
         ("us/model", "v9", "us/model has no revision 'v9'"),
+        ("us/mod..el", None, r"us/mod\.\.el is neither a file or folder here nor a name the Hub"),
         ("us/gated", None, "us/gated wants its terms accepted"),
     ],
 )
@@ -227,3 +230,16 @@ def test_a_connection_lost_on_the_way(hub, monkeypatch):
     hub()
     with pytest.raises(CheckpointError, match=r"config\.json of us/model is not here, and the Hub"):
         source.path("config.json")
+
+
+def test_a_transfer_that_breaks_off(hub, monkeypatch):
+    def lost(*_, **__):
+        raise RuntimeError("Data processing error: I/O error\nat line 3")
+
+    source = open_source("us/model")
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lost)
+    with pytest.raises(
+        CheckpointError, match=r"cannot be fetched: Data .* error; the same"
+    ) as error:
+        source.path("config.json")
+    assert "\n" not in str(error.value)

@@ -129,8 +129,17 @@ def _explained(name: str, revision: str | None, file: str | None = None) -> Iter
         raise CheckpointError(f"the Hub refuses {what}: {str(error).splitlines()[0]}") from None
     except (httpx.HTTPError, ConnectionError, TimeoutError):
         raise _unreachable(what) from None
+    except errors.HFValidationError:
+        raise CheckpointError(
+            f"{name} is neither a file or folder here nor a name the Hub allows"
+        ) from None
     except OSError as error:
         raise CheckpointError(f"{what} cannot be stored: {error.strerror or error}") from None
+    except RuntimeError as error:  # what the client's transfer of large files raises
+        raise CheckpointError(
+            f"{what} cannot be fetched: {str(error).splitlines()[0]}; the same command goes on "
+            "where it stopped"
+        ) from None
 
 
 def _unreachable(what: str) -> UnreachableError:

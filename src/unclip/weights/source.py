@@ -13,16 +13,15 @@ from unclip.weights.tensors import Tensors, open_tensors
 
 SUFFIXES = ("safetensors", "bin", "pt", "pth", "th", "ckpt")
 """Endings of weight files, the preferred first."""
-STEMS = frozenset(
-    {
-        "diffusion_pytorch_model",
-        "model",
-        "pytorch_model",
-        "open_clip_model",
-        "open_clip_pytorch_model",
-    }
+STEMS = (
+    "open_clip_model",
+    "open_clip_pytorch_model",
+    "diffusion_pytorch_model",
+    "model",
+    "pytorch_model",
 )
-"""Names that libraries give their weight files; a folder may hold other files of such endings."""
+"""Names that libraries give their weight files, the preferred first; a folder may hold other files
+of such endings. Beside a whole CLIP of open_clip may lie its image tower alone, for timm."""
 
 _VARIANT = r"\.(?:fp16|fp32|bf16|non_ema)"
 _WEIGHTS = re.compile(
@@ -90,11 +89,18 @@ class Source:
             CheckpointError: a shard is missing.
         """
         here = [file for file in self.files if folder_of(file) == folder]
-        sets: dict[tuple[bool, int, int, str], dict[str, re.Match[str]]] = {}
+        sets: dict[tuple[bool, int, int, int, str], dict[str, re.Match[str]]] = {}
         for file in here:
             if match := _WEIGHTS.fullmatch(PurePosixPath(file).name):
                 stem, variant = match["stem"], match["early"] or match["late"] or ""
-                key = (stem not in STEMS, SUFFIXES.index(match["suffix"]), len(variant), stem)
+                rank = STEMS.index(stem) if stem in STEMS else len(STEMS)
+                key = (
+                    rank == len(STEMS),
+                    SUFFIXES.index(match["suffix"]),
+                    len(variant),
+                    rank,
+                    stem,
+                )
                 sets.setdefault(key, {})[file] = match
         named = {key: files for key, files in sets.items() if not key[0]}
         if not named and len(sets) != 1:
