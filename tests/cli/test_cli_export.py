@@ -27,3 +27,17 @@ def test_mistakes(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert run(["export", str(tmp_path / "new"), "--to", "onnx", "-m", str(tiny_model)]) == 2
     assert run(["export", str(tmp_path / "new"), "-m", "no-such-model"]) == 2
     assert not (tmp_path / "new").exists()
+
+
+def test_a_stage_by_itself(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["export", str(tmp_path / "theirs"), "-m", str(tiny_model / "clip")]) == 0
+    assert {path.name for path in (tmp_path / "theirs").iterdir()} == {
+        "text_encoder",
+        "image_encoder",
+        "tokenizer",
+        "feature_extractor",
+    }
+    assert run(["export", str(tmp_path / "none"), "-m", str(tiny_model / "decoder")]) == 2
+    assert "nothing of it fits into diffusers (decoder: " in capsys.readouterr().err

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from unclip.checkpoint import WEIGHTS, read_config, read_index, replacing
+from unclip.checkpoint import WEIGHTS, is_stage, read_config, read_index, replacing
 from unclip.clip.clip import TOKENIZER, ClipConfig
 from unclip.clip.tokenizer import Tokenizer
 from unclip.codec.codec import CodecConfig
@@ -21,7 +21,7 @@ def export_model(model: Path, dest: Path) -> tuple[list[str], list[LeftOut]]:
     do not, the factor moves into its weight.
 
     Args:
-        model: a model folder of ours.
+        model: a model or stage folder of ours.
         dest: the folder to write; it must not exist.
 
     Returns:
@@ -34,17 +34,17 @@ def export_model(model: Path, dest: Path) -> tuple[list[str], list[LeftOut]]:
     model, dest = Path(model), Path(dest)
     if dest.exists():
         raise CheckpointError(f"{dest} exists and is never overwritten; choose another name")
-    index = read_index(model)
     components: list[Component] = []
     left: list[LeftOut] = []
     clip: tuple[ClipConfig, Path] | None = None
-    for name in index.folders():
-        found, missing = _exported(model / name)
+    names = read_index(model).folders() if not is_stage(model) else [""]
+    for folder in (model / name for name in names):
+        found, missing = _exported(folder)
         components += found
         left += missing
-        _, config = read_config(model / name)
+        _, config = read_config(folder)
         if isinstance(config, ClipConfig):
-            clip = (config, model / name)
+            clip = (config, folder)
     if not components:
         reasons = "; ".join(f"{one.what}: {one.why}" for one in left)
         raise CheckpointError(f"{model}: nothing of it fits into diffusers ({reasons})")
