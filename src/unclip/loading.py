@@ -1,12 +1,15 @@
 """A name or a folder -> the pipeline."""
 
+from collections.abc import Generator
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from unclip.checkpoint import INDEX, Residency, is_stage, load_pipeline
 from unclip.errors import CheckpointError
 from unclip.pipeline import UnCLIP
 from unclip.runtime import Runtime
+from unclip.types import finish
 from unclip.weights.source import looks_like_hub
 
 DEFAULT = "emoji"
@@ -47,6 +50,11 @@ def find(model: str | Path) -> Path:
     Raises:
         CheckpointError: neither a model nor the name of one, or it cannot be fetched.
     """
+    return finish(finding(model))
+
+
+def finding(model: str | Path) -> Generator[Any, None, Path]:
+    """As `find`, in steps: yields the parts of a published model while it is converted."""
     if (Path(model) / INDEX).is_file() or is_stage(Path(model)):
         return Path(model)
     known = shipped()
@@ -56,7 +64,7 @@ def find(model: str | Path) -> Path:
     if Path(model).exists() or all(Path(part).exists() or looks_like_hub(part) for part in parts):
         from unclip.weights.convert import imported
 
-        return imported(model)
+        return (yield from imported(model))
     names = ", ".join(known) or "none"
     raise CheckpointError(
         f"there is no model {str(model)!r}: give a model folder, a shipped model ({names}) "

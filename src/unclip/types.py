@@ -102,8 +102,8 @@ Losses = dict[str, Tensor]
 """Scalars; ``loss`` is the one to minimise, the others are parts worth logging."""
 
 
-def finish(sampling: Generator[Step, None, Any]) -> Any:
-    """Run a sampler to its end and return what it returns."""
+def finish(sampling: Generator[Any, None, Any]) -> Any:
+    """Run a sampler, or anything else that yields its steps, to its end; return its result."""
     while True:
         try:
             next(sampling)

@@ -85,3 +85,15 @@ def test_an_error_passes_and_leaves_the_terminal_tidy(
     with pytest.raises(ValueError, match="no"):
         watch(failing())
     assert not any(screen(file.getvalue()))
+
+
+def test_what_yields_no_step_has_the_terminal_for_itself(
+    console: Callable[[bool], io.StringIO],
+) -> None:
+    def downloading() -> Generator[Step, None, str]:
+        yield from ()
+        return "result"
+
+    file = console(True)
+    assert watch(downloading()) == "result"
+    assert file.getvalue() == ""

@@ -134,3 +134,10 @@ def test_mistakes_are_told(
     assert complaint in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_without_a_clip_the_way_out_is_told(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["train", "prior", str(photos), "-o", str(tmp_path / "new"), *TINY]) == 2
+    assert "train one there first, or name one with --clip" in capsys.readouterr().err

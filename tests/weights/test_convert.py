@@ -14,8 +14,9 @@ from unclip.checkpoint import load_stage
 from unclip.cli import run
 from unclip.errors import CheckpointError
 from unclip.loading import find
+from unclip.types import finish
 from unclip.weights import convert
-from unclip.weights.convert import import_source
+from unclip.weights.convert import Writing, import_source, importing
 from unclip.weights.writer import write_tensors
 
 WORDS = ["a", "b", "a</w>", "b</w>", "ab", "<|startoftext|>", "<|endoftext|>"]
@@ -243,3 +244,12 @@ def test_tensors_of_any_dtype_and_size_are_written(tmp_path):
 def test_a_written_file_holds_what_the_config_says(state, message, tmp_path):
     with pytest.raises(CheckpointError, match=message):
         write_tensors(tmp_path / "x", {"a": (2,), "b": (1,)}, iter(state.items()), name="x")
+
+
+def test_an_import_tells_its_parts_and_can_be_cancelled(source, tmp_path):
+    steps = importing(source, tmp_path / "made/clip")
+    assert next(steps) == Writing("converting", 0, 1)
+    assert list((tmp_path / "made").iterdir()), "it is under way"
+    steps.close()
+    assert not list((tmp_path / "made").iterdir())
+    assert finish(importing(source, tmp_path / "made/clip")) == tmp_path / "made/clip"

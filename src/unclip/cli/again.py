@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from unclip.cli.output import check_output, free_name, warn_of_other_bits
-from unclip.cli.progress import watch
+from unclip.cli.progress import found, watch
 
 
 def again(
@@ -45,7 +45,7 @@ def again(
     single = check_output(output, None, 1)
     runtime = choose_runtime(device, precision)
     name = model or str(recipe.get("model"))
-    pipeline = load(name, runtime, RESIDENCY[low_memory])
+    pipeline = load(found(name), runtime, RESIDENCY[low_memory])
     check_model(pipeline, recipe, str(image))
     then = recipe.get("computed") or {}
     # Manipulations are repeated in their own batches, a generated image alone.

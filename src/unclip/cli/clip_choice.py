@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from unclip.cli.progress import found
+
 if TYPE_CHECKING:
     from unclip.clip.clip import Clip
 
@@ -16,10 +18,9 @@ def open_clip(model: str, device: str | None = None, precision: str | None = Non
     from unclip.checkpoint import is_stage, load_stage, read_index
     from unclip.clip.clip import Clip
     from unclip.errors import CheckpointError
-    from unclip.loading import find
     from unclip.runtime import choose_runtime
 
-    folder = find(model)
+    folder = found(model)
     if not is_stage(folder):
         name = read_index(folder).clip
         if name is None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from unclip.cli.progress import watch
+from unclip.cli.progress import found, watch
 from unclip.errors import OptionError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def evaluate(
     if count < 2:
         raise OptionError(f"--count {count}: two images at least")
     require_matplotlib()
-    pipeline = load(model, choose_runtime(device, precision))
+    pipeline = load(found(model), choose_runtime(device, precision))
     asked = {"batch": str(batch), "seed": str(seed)} | ({"size": str(size)} if size else {})
     asked |= _assignments(assignments or [])
     options = pipeline.defaults.override(asked)

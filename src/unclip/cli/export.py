@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from unclip.cli.progress import found
+
 
 def export(
     dest: Path,
@@ -24,13 +26,12 @@ def export(
     Args:
         dest: The folder to write. Nothing is overwritten.
         to: Whose layout to write.
-        model: A shipped model's name, or a model folder.
+        model: A shipped model's name, a model or stage folder, or a published checkpoint.
     """
-    from unclip.loading import find
     from unclip.weights.export import export_model
 
     del to  # there is one layout so far
-    written, left = export_model(find(model), dest)
+    written, left = export_model(found(model), dest)
     for name in written:
         print(dest / name)
     for one in left:

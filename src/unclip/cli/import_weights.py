@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from unclip.cli.progress import watch
+
 
 def import_weights(
     source: str,
@@ -35,8 +37,8 @@ def import_weights(
         offline: Use what the Hub's cache holds and no network.
     """
     from unclip.cli.info import describe
-    from unclip.weights.convert import import_source
+    from unclip.weights.convert import importing
 
-    import_source(source, dest, reference=reference, revision=revision, offline=offline)
+    watch(importing(source, dest, reference=reference, revision=revision, offline=offline))
     card = describe(str(dest))["card"]
     print(f"{dest}  {card['family']}  licence: {card['licence']}")

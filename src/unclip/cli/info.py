@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from unclip.cli.progress import found
+
 
 def info(
     model: str = "emoji",
@@ -29,9 +31,8 @@ def info(
 def describe(model: str) -> dict[str, Any]:
     """Facts about a model, as plain values."""
     from unclip.checkpoint import fingerprint, is_stage, read_card, read_config, read_index
-    from unclip.loading import find
 
-    folder = find(model)
+    folder = found(model)
     if is_stage(folder):
         name, _ = read_config(folder)
         return {

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
-from unclip.cli.progress import watch
+from unclip.cli.progress import found, watch
 from unclip.errors import ImageError, OptionError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Machine:
         from unclip.runtime import choose_runtime
 
         runtime = choose_runtime(self.device, self.precision)
-        return load(self.model, runtime, RESIDENCY[self.low_memory])
+        return load(found(self.model), runtime, RESIDENCY[self.low_memory])
 
 
 @Parameter(name="*", group=_GROUP)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from unclip.cli.progress import found
+
 if TYPE_CHECKING:
     from unclip.clip.clip import Clip
     from unclip.data.source import Source, StreamSource
@@ -115,9 +117,8 @@ def _stage_folder(name: str, stage: str) -> Path:
     """The folder of a stage, given as such or as the model it is part of."""
     from unclip.checkpoint import is_stage, read_index
     from unclip.errors import CheckpointError
-    from unclip.loading import find
 
-    model = find(name)
+    model = found(name)
     if is_stage(model):
         return model
     index = read_index(model)
@@ -148,11 +149,22 @@ def _open(data: str, stage: StageName, caption_column: str | None) -> "Source | 
 
 def _encoder(stage: StageName, clip: str | None, output: Path, device: str | None) -> "Clip | None":
     """The frozen CLIP, for the stages that are trained on one."""
+    from unclip.errors import CheckpointError, OptionError
     from unclip.training.session import frozen
 
     if stage not in ("prior", "decoder"):
         return None
-    return frozen(_stage_folder(clip, "clip") if clip else output / "clip", device)
+    if clip is not None:
+        return frozen(_stage_folder(clip, "clip"), device)
+    try:
+        return frozen(output / "clip", device)
+    except CheckpointError:
+        if (output / "clip").exists():
+            raise
+        raise OptionError(
+            f"{output} has no CLIP for a {stage} to stand on: train one there first, or name one "
+            "with --clip"
+        ) from None
 
 
 def _embedded(

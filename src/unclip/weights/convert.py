@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from unclip.clip.clip import Clip, ClipConfig
 from unclip.config import Config
 from unclip.errors import CheckpointError
 from unclip.identity import ClipIdentity
+from unclip.types import finish
 from unclip.weights.detect import detect
 from unclip.weights.family import Import, Part, Reference
 from unclip.weights.joined import joined, names_of
@@ -35,6 +37,21 @@ CONVERSION = 1
 """Counts up when importing the same source would give something else."""
 
 
+@dataclass(frozen=True)
+class Writing:
+    """A part of a model that is about to be written, for progress."""
+
+    stage: str
+    """What all parts are shown as."""
+    index: int
+    """From 0."""
+    total: int
+
+
+Importing = Generator[Writing, None, Path]
+"""Yields the parts, returns the folder. Closing it cancels, and leaves nothing."""
+
+
 def import_source(
     source: str | Path,
     dest: Path,
@@ -43,7 +60,19 @@ def import_source(
     revision: str | None = None,
     offline: bool = False,
 ) -> Path:
-    """Convert a foreign checkpoint into a folder of ours.
+    """Convert a foreign checkpoint into a folder of ours; see `importing`."""
+    return finish(importing(source, dest, reference=reference, revision=revision, offline=offline))
+
+
+def importing(
+    source: str | Path,
+    dest: Path,
+    *,
+    reference: Reference = "authors",
+    revision: str | None = None,
+    offline: bool = False,
+) -> Importing:
+    """Convert a foreign checkpoint into a folder of ours, part by part.
 
     Args:
         source: a file, a folder or a name on the Hub, or several, joined by ``+``.
@@ -64,10 +93,10 @@ def import_source(
     if revision and len(names) > 1:
         raise CheckpointError("a revision is one repository's: import a single one with it")
     opened = [open_source(name, revision, offline=offline) for name in names]
-    return write_import(joined([plan(one, reference) for one in opened]), dest)
+    return (yield from write_import(joined([plan(one, reference) for one in opened]), dest))
 
 
-def imported(source: str | Path) -> Path:
+def imported(source: str | Path) -> Importing:
     """A foreign checkpoint as a folder of ours in the user's cache, converted when first asked for.
 
     The folder is found again by the commit on the Hub, or by the names, sizes and times of local
@@ -80,7 +109,7 @@ def imported(source: str | Path) -> Path:
     name = "+".join(one.origin for one in opened).replace("/", "--")
     folder = cache_folder() / f"{name}-{_key(opened)}"
     if not folder.is_dir():
-        write_import(joined([plan(one) for one in opened]), folder)
+        yield from write_import(joined([plan(one) for one in opened]), folder)
     return folder
 
 
@@ -97,7 +126,7 @@ def plan(source: Source, reference: Reference = "authors") -> Import:
     return detect(source).plan(source, reference)
 
 
-def write_import(imported: Import, dest: Path) -> Path:
+def write_import(imported: Import, dest: Path) -> Importing:
     """Write all parts beside ``dest`` and rename.
 
     Raises:
@@ -107,12 +136,16 @@ def write_import(imported: Import, dest: Path) -> Path:
     _check_free(dest)
     identity = None
     with replacing(dest) as beside:
-        if len(imported.parts) == 1:
+        count = len(imported.parts)
+        if count == 1:
+            yield Writing("converting", 0, 1)
             _write_part(imported.parts[0], beside, None, imported.card)
             write_card(beside, imported.card)
             return dest
         # CLIP first: the others record which one they belong to.
-        for part in sorted(imported.parts, key=lambda part: part.name != "clip"):
+        parts = sorted(imported.parts, key=lambda part: part.name != "clip")
+        for number, part in enumerate(parts):
+            yield Writing("converting", number, count)
             identity = _write_part(part, beside / part.name, identity, imported.card) or identity
         names = {part.name for part in imported.parts}
         sizes = {int(n.split("-")[1]): n for n in sorted(names) if n.startswith("upsampler-")}
