@@ -24,6 +24,7 @@ from unclip.manipulation.options import (
 )
 from unclip.manipulation.replay import again
 from unclip.manipulation.sweeps import sweep
+from unclip.manipulation.text_diff import edit
 from unclip.manipulation.variations import vary
 from unclip.options import GenerateOptions
 from unclip.types import finish
@@ -174,6 +175,17 @@ def test_a_sweep_over_a_manipulation(model, photo, quick) -> None:
     how = Sweep(command="vary", x="eta", x_values=("0", "0.5"), how={"fit": "pad"})
     (made,) = finish(sweep(model, photo("red"), how=how, options=quick()))
     assert made.image.width > 2 * 128
+
+
+def test_a_sweep_over_an_edit_shows_where_it_leads(model, photo, quick) -> None:
+    how = Edit(to="a blue ball", theta=0.5, frames=2)
+    goal = finish(edit(model, photo("red"), how=how, options=quick()))[-1]
+    swept = {"command": "edit", "how": {"to": "a blue ball", "frames": 2}}
+    way = Sweep(**swept, x="theta", x_values=("0.1", "0.5"))
+    (made,) = finish(sweep(model, photo("red"), how=way, options=quick()))
+    corner = np.asarray(made.image)[-8 - 128 : -8, -8 - 128 : -8]
+    shown = goal.image.resize((128, 128), Image.Resampling.NEAREST)
+    assert np.array_equal(corner, np.asarray(shown))
 
 
 def test_mistakes_in_a_sweep(model, quick) -> None:

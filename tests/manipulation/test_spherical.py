@@ -72,3 +72,10 @@ def test_weighted_sums() -> None:
     torch.testing.assert_close(weighted(both, torch.tensor([2.0, 0.0])), a[0])
     scaled = torch.cat([10 * a, 20 * b])
     assert float(weighted(scaled, torch.tensor([1.0, 1.0])).norm()) == pytest.approx(15)
+
+
+def test_negative_weights_turn_away() -> None:
+    a, b = unit(2, seed=9).split(1)
+    for on_a, on_b in ((2.0, -1.0), (-2.0, 1.0)):
+        found = weighted(torch.cat([a, b]), torch.tensor([on_a, on_b]))
+        torch.testing.assert_close(found, normalize(on_a * a + on_b * b, dim=1)[0])

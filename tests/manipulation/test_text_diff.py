@@ -49,3 +49,7 @@ def test_the_first_frame_is_the_reconstruction(model, photo, quick, pixels) -> N
     assert np.array_equal(pixels(frames[0]), pixels(back))
     assert not np.array_equal(pixels(frames[2]), pixels(back))
     assert [frame.label for frame in frames] == ["θ 0.00", "θ 0.25", "θ 0.50"]
+    alone = how.model_copy(update={"frames": 1})
+    (goal,) = finish(edit(model, photo("red"), how=alone, options=options))
+    assert np.array_equal(pixels(goal), pixels(frames[2]))
+    assert goal.label == "θ 0.50"

@@ -87,7 +87,7 @@ class Edit(_Inverting):
     theta: float = Field(
         0.5, ge=0, le=1, description="How far to turn, of the arc; the paper's range is 0.25-0.5."
     )
-    frames: int = Field(5, ge=1, le=1000, description="Pictures from 0 to theta.")
+    frames: int = Field(5, ge=1, le=1000, description="Pictures from 0 to theta; one: theta alone.")
 
 
 class Inpaint(Config):

@@ -33,9 +33,11 @@ def slerp(
 
 
 def weighted(vectors: Float[Tensor, "k d"], weights: Float[Tensor, " k"]) -> Float[Tensor, " d"]:
-    """The direction of the weighted sum, as long as the vectors are on (weighted) average."""
-    weights = weights.double() / weights.double().sum()
-    vectors = vectors.double()
+    """The direction of the weighted sum, as long as the vectors are on (weighted) average.
+
+    A negative weight turns away from its vector.
+    """
+    weights, vectors = weights.double(), vectors.double()
     total = weights @ vectors
-    length = weights @ vectors.norm(dim=1)
+    length = weights.abs() @ vectors.norm(dim=1) / weights.abs().sum()
     return (total * (length / total.norm().clamp(min=1e-12))).float()

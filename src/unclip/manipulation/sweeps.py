@@ -24,7 +24,7 @@ def sweep(
     how: Sweep,
     options: GenerateOptions | None = None,
 ) -> Making:
-    """Draw the grid: the first picture that ``how.command`` makes with each pair of values.
+    """Draw the grid: the last picture that ``how.command`` makes with each pair of values.
 
     Raises:
         OptionError: no such command or option, or a value it cannot have.
@@ -90,7 +90,7 @@ def _draw(
         drawn = yield from model.stream(prompts, options)
         return drawn[0].image
     made = yield from COMMANDS[command].make(model, *items, how=how, options=options)
-    return made[0].image
+    return made[-1].image
 
 
 def assigned(values: Mapping[str, Any], assignments: Mapping[str, str]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def edit(
 ) -> Making:
     """Draw the trajectory θ = 0 … ``how.theta``, all from the picture's one x_T and one seed.
 
-    The first frame, at θ = 0, is the reconstruction.
+    The first frame, at θ = 0, is the reconstruction; a single one is the goal.
 
     Raises:
         PromptError: the two captions are the same to CLIP.
@@ -37,7 +37,7 @@ def edit(
     texts = [how.to, how.origin] if how.origin.strip() else [how.to]
     text = model.encode_text(texts).embedding.cpu()
     image_embedding = embed_picture(model, picture, how.fit)
-    thetas = torch.linspace(0, how.theta, how.frames, dtype=torch.float64)
+    thetas = torch.linspace(how.theta, 0, how.frames, dtype=torch.float64).flip(0)
     turned = trajectory(image_embedding, text_difference(text), thetas)
     complete = calibrate(model, [picture], image_embedding, complete, asked, fit=how.fit)
     x_T = yield from invert(model, picture, image_embedding, complete, fit=how.fit, exact=how.exact)
