@@ -133,6 +133,21 @@ def save_png(image: Image.Image, path: str | Path, metadata: dict[str, Any]) -> 
     write_new(path, encoded.getbuffer())
 
 
+def check_new(path: str | Path) -> None:
+    """Find out before any work whether a file may be written; the folder it is to lie in is made.
+
+    Raises:
+        ImageError: ``path`` exists (it is never overwritten), or its folder cannot be made.
+    """
+    path = Path(path)
+    if os.path.lexists(path):
+        raise ImageError(f"{path} exists and is never overwritten; choose another name")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ImageError(f"{path.parent} cannot be made: {error.strerror}") from None
+
+
 def write_new(path: str | Path, content: bytes | memoryview) -> None:
     """Write a file in one piece or not at all.
 

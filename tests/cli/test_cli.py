@@ -233,7 +233,9 @@ def test_json_is_one_object_a_line(generate) -> None:
 def test_low_memory_draws_the_same(generate) -> None:
     generate("a cat", "-o", "a.png")
     generate("a cat", "-o", "b.png", "--low-memory")
+    generate("a cat", "-o", "c.png", "--no-low-memory")
     assert (pixels("a.png") == pixels("b.png")).all()
+    assert (pixels("a.png") == pixels("c.png")).all()
 
 
 @pytest.mark.filterwarnings("default")

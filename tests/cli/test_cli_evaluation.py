@@ -93,6 +93,16 @@ def test_evaluate_writes_a_report_and_goes_on_where_it_stopped(
     assert "another --output" in error
 
 
+def test_evaluate_takes_options_of_every_stage(
+    tiny_model: Path, photos: Path, judge: Path, command, tmp_path: Path
+) -> None:
+    words = ("evaluate", tiny_model, photos, "--evaluator", judge, "-n", 2, "--size", 256)
+    changes = ("--set", "decoder.steps=1", "--set", "upsampler.256.steps=1")
+    command(*words, *changes, "-o", "report")
+    options = json.loads((tmp_path / "report/report.json").read_text())["options"]
+    assert (options["decoder"]["steps"], options["upsampler"]["256"]["steps"]) == (1, 1)
+
+
 def test_evaluate_refuses_what_cannot_be_judged(
     tiny_model: Path, photos: Path, judge: Path, command, tmp_path: Path
 ) -> None:
@@ -105,6 +115,10 @@ def test_evaluate_refuses_what_cannot_be_judged(
     assert "prior" in command(
         "evaluate", tiny_model, photos, "--evaluator", tiny_model / "prior", code=2
     )
+    unknown = ("--set", "decoder.stebs=2")
+    assert "no such field" in command("evaluate", tiny_model, photos, *other, *unknown, code=2)
+    size = ("--size", 65)
+    assert "cannot be drawn" in command("evaluate", tiny_model, photos, *other, *size, code=2)
     weights = ("--inception", tmp_path / "none.pth")
     assert "torch-fidelity" in command("evaluate", tiny_model, photos, *weights, code=2)
     assert not (tmp_path / "evaluation").exists()
@@ -153,6 +167,8 @@ def test_attack_shows_what_is_read_and_drawn(
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width > sheet.height
     assert "word" in command("attack", photos / "0.png", "--labels", "a", "b", code=2)
+    there = command(*words, "--sheet", "sheet.png", code=2)
+    assert "never overwritten" in there
 
 
 def test_probe_tells_the_accuracy(tiny_model: Path, labelled: Path, command) -> None:
@@ -203,3 +219,10 @@ def test_neighbours_names_what_is_wrong(tiny_model: Path, photos: Path, command)
     assert "no such folder" in command("neighbours", "a cat", "none", *model, code=2)
     assert "none.png" in command("neighbours", "none.png", photos, *model, code=2)
     assert "empty" in command("neighbours", " ", photos, *model, code=2)
+    (photos_list,) = command("neighbours", "gif", photos, "-n", 1, *model).splitlines()
+    assert photos_list.endswith(".png"), "a word that is also a file ending is a word"
+    long = "a red ball " * 100
+    assert command("neighbours", long, photos, "-n", 1, *model) != ""
+    Path("there.png").touch()
+    there = command("neighbours", "a ball", photos, "--sheet", "there.png", *model, code=2)
+    assert "never overwritten" in there

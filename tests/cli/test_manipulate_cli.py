@@ -110,6 +110,8 @@ def test_embed_and_decode(unclip, refused) -> None:
     assert [line.split("  ")[1] for line in lines.splitlines()] == ["1 of 32", "32 of 32"]
     assert "NAME.npy" in refused("embed", "photos", "-o", "rows.txt")
     assert "never overwritten" in refused("embed", "photos", "-o", "rows.safetensors")
+    unclip("embed", "photos", "-o", "new/rows.npy")
+    assert np.load("new/rows.npy").shape == (2, 32)
 
 
 def test_a_grid_between_four(unclip) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from unclip.cli.output import Machine
 from unclip.cli.progress import watch
 from unclip.errors import OptionError
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 Labels = Annotated[list[str], Parameter(consume_multiple=True)]
 Sentences = Literal["ensemble", "simple", "none"]
 _BATCH = 16
+_MACHINE = Machine()
 
 
 def classify(
@@ -82,9 +84,7 @@ def attack(
     seed: int = 0,
     sheet: Path | None = None,
     json_output: Annotated[bool, Parameter(name="--json", show_default=False)] = False,
-    model: Annotated[str, Parameter(alias="-m")] = "emoji",
-    device: str | None = None,
-    precision: str | None = None,
+    machine: Machine = _MACHINE,
 ) -> None:
     """Write words on an image; show what CLIP then reads and what the decoder draws (Fig. 6).
 
@@ -103,24 +103,22 @@ def attack(
         seed: Of what is drawn.
         sheet: PNG to write: each picture with its variations.
         json_output: Print JSON.
-        model: A shipped model's name, or a model folder.
-        device: auto, cpu, cuda or mps.
-        precision: auto, bf16 or fp32.
     """
     from unclip.evaluation.typography import attack as run
-    from unclip.images import contact_sheet, decode, save_png
-    from unclip.loading import load
-    from unclip.runtime import choose_runtime
+    from unclip.images import check_new, contact_sheet, decode, save_png
+    from unclip.options import GenerateOptions
 
     if not texts:
         raise OptionError("no word given; name the words to write on the image")
     if variations < 1:
         raise OptionError(f"--variations {variations}: one at least")
     names = _labels(labels)
+    if sheet is not None:
+        check_new(sheet)
     picture = decode(image)
-    pipeline = load(model, choose_runtime(device, precision))
-    asked = {"seed": str(seed)} | ({"size": str(size)} if size else {})
-    options = pipeline.defaults.override(asked)
+    pipeline = machine.load()
+    asked = {"seed": seed} | ({"size": size} if size else {})
+    options = pipeline.complete(GenerateOptions.parse(asked, source="attack"))
     attacks: list[Attack] = watch(
         run(
             pipeline,

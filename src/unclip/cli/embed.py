@@ -40,11 +40,11 @@ def embed(
         space: What becomes of prompts: an image embedding by the prior, or CLIP's text embedding.
         fit: What becomes of images that are not square: crop or pad.
     """
+    from unclip.images import check_new
     from unclip.manipulation.embeddings import check_name, embed
 
     check_name(output)
-    if os.path.lexists(output):
-        raise ImageError(f"{output} exists and is never overwritten; choose another name")
+    check_new(output)
     found = [item for word in items for item in _found(word)]
     embeddings = watch(embed(machine.load(), found, space=space, fit=fit, options=options))
     embeddings.save(output)

@@ -61,6 +61,8 @@ def evaluate(
     from unclip.evaluation.features import InceptionFeatures, load_evaluator
     from unclip.evaluation.report import require_matplotlib
     from unclip.loading import load
+    from unclip.manipulation.sweeps import assigned
+    from unclip.options import GenerateOptions
     from unclip.runtime import choose_runtime
 
     if evaluator is None and inception is None:
@@ -71,7 +73,7 @@ def evaluate(
     pipeline = load(found(model), choose_runtime(device, precision))
     asked = {"batch": str(batch), "seed": str(seed)} | ({"size": str(size)} if size else {})
     asked |= _assignments(assignments or [])
-    options = pipeline.defaults.override(asked)
+    options = pipeline.complete(GenerateOptions.parse(assigned({}, asked), source="--set"))
     source = open_data(data, caption_column=caption_column)
     spaces: list[Features] = [] if inception is None else [InceptionFeatures(inception)]
     judge = None if evaluator is None else load_evaluator(evaluator, pipeline)

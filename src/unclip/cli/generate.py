@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from unclip.cli.output import (
+    Machine,
     check_output,
     free_name,
     report,
@@ -33,10 +34,7 @@ def generate(
     like: Path | None = None,
     sheet: Path | None = None,
     json_lines: Annotated[bool, Parameter(name="--json", show_default=False)] = False,
-    model: Annotated[str, Parameter(alias="-m")] = "emoji",
-    device: str | None = None,
-    precision: str | None = None,
-    low_memory: bool | None = None,
+    machine: Machine = Machine(),  # noqa: B008
 ) -> None:
     """Draw images from prompts and save them as PNG, each with its recipe inside.
 
@@ -56,20 +54,13 @@ def generate(
         like: A PNG made by this program: use its prompt, seed and options, unless given anew.
         sheet: Also write one PNG with all images and their prompts.
         json_lines: Print one JSON object per image instead of a line of text.
-        model: A shipped model's name, a model folder, or a published model: see `unclip import`.
-        device: auto, cpu, cuda or mps.
-        precision: auto, bf16 or fp32.
-        low_memory: Hold only the stage that is working in memory, or (--no-low-memory) all once
-            used. Unset: all of a model of up to 2 GiB.
     """
-    from unclip.loading import RESIDENCY, load
     from unclip.pipeline import check_prompts
-    from unclip.runtime import choose_runtime
 
-    pipeline = load(model, choose_runtime(device, precision), RESIDENCY[low_memory])
+    pipeline = machine.load()
     texts = [*prompts, *(_read_prompts(prompts_from) if prompts_from else [])]
     if like:
-        recipe = _recipe(like, pipeline.fingerprint, model)
+        recipe = _recipe(like, pipeline.fingerprint, machine.model)
         texts = texts or [recipe["prompt"]]
         before = GenerateOptions.parse(recipe["options"], source=str(like))
         options = options.over(before.over(pipeline.defaults))

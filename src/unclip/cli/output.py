@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import re
 import warnings
 from collections.abc import Sequence
@@ -28,7 +27,11 @@ class Machine:
     """Which model, and where it computes."""
 
     model: Annotated[
-        str, Parameter(alias="-m", help="A shipped model's name, or a model folder.")
+        str,
+        Parameter(
+            alias="-m",
+            help="A shipped model's name, a model folder, or a published model: see import.",
+        ),
     ] = "emoji"
     device: Annotated[str | None, Parameter(help="auto, cpu, cuda or mps.")] = None
     precision: Annotated[str | None, Parameter(help="auto, bf16 or fp32.")] = None
@@ -151,7 +154,7 @@ def warn_of_other_bits(image: Path, then: dict[str, Any] | None, now: dict[str, 
 
 def check_output(output: Path, sheet: Path | None, images: int) -> bool:
     """Whether ``output`` names the one image; find out now, not after minutes of drawing."""
-    from unclip.images import SUFFIXES
+    from unclip.images import SUFFIXES, check_new
 
     ending = output.suffix.lower().lstrip(".")
     single = ending == "png" and not output.is_dir()
@@ -159,17 +162,16 @@ def check_output(output: Path, sheet: Path | None, images: int) -> bool:
         raise OptionError(f"--output {output} is one file, but {images} images: give a folder")
     if not single and (output.is_file() or (ending in SUFFIXES and not output.is_dir())):
         raise OptionError(f"--output {output}: images are PNG, give a folder or NAME.png")
-    files = [file for file in (output if single else None, sheet) if file]
-    for file in files:
-        if os.path.lexists(file):
-            raise ImageError(f"{file} exists and is never overwritten; choose another name")
-    if files[1:] and output.resolve() == files[1].resolve():
+    if single and sheet and output.resolve() == sheet.resolve():
         raise OptionError(f"--output and --sheet are both {output}; give the sheet another name")
-    for folder in [file.parent for file in files] + ([] if single else [output]):
+    for file in (output if single else None, sheet):
+        if file:
+            check_new(file)
+    if not single:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ImageError(f"{folder} cannot be made: {error.strerror}") from None
+            raise ImageError(f"{output} cannot be made: {error.strerror}") from None
     return single
 
 

@@ -113,11 +113,14 @@ def neighbours(
     from unclip.cli.clip_choice import open_clip
     from unclip.evaluation.neighbours import index_folder
     from unclip.identity import identify
+    from unclip.images import check_new
 
     if count < 1:
         raise OptionError(f"--count {count}: one at least")
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder")
+    if sheet is not None:
+        check_new(sheet)
     clip = open_clip(model, device, precision)
     wanted = _query(clip, query)
     fingerprint = identify(clip.state_dict().items()).image or "none"
@@ -136,12 +139,13 @@ def neighbours(
 
 
 def _query(clip: "Clip", query: str) -> "Tensor":
-    from unclip.images import SUFFIXES, decode, to_tensor
+    from unclip.images import to_tensor
+    from unclip.manipulation.inputs import Input, read_item
     from unclip.pipeline import check_prompts
 
-    path = Path(query)
-    if path.is_file() or query.rpartition(".")[2].lower() in SUFFIXES:
-        return clip.encode_image(to_tensor(decode(path))[None])[0]
+    item = read_item(query)
+    if isinstance(item, Input):
+        return clip.encode_image(to_tensor(item.image)[None])[0]
     check_prompts([query])
     return clip.encode_text([query]).embedding[0]
 

@@ -1,6 +1,5 @@
 """Pictures one after the other: GIF by Pillow, MP4 by the ffmpeg of imageio's wheel."""
 
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,8 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from unclip.errors import ImageError, OptionError
-from unclip.images import write_new
+from unclip.errors import OptionError
+from unclip.images import check_new, write_new
 
 ENDINGS = (".gif", ".mp4")
 
@@ -24,8 +23,7 @@ def check_animation(path: Path) -> None:
     """
     if path.suffix.lower() not in ENDINGS:
         raise OptionError(f"{path}: an animation is NAME.gif or NAME.mp4")
-    if os.path.lexists(path):
-        raise ImageError(f"{path} exists and is never overwritten; choose another name")
+    check_new(path)
     if path.suffix.lower() == ".mp4":
         _writer()
 
