@@ -140,18 +140,18 @@ class Decoder(nn.Module):
 
     def invert(
         self,
-        images: Float[Tensor, "b 3 h w"],
+        images: Float[Tensor, "b c h w"],
         image_embedding: Float[Tensor, "b d"] | None,
         text: TextFeatures | None,
         options: SamplingOptions,
         *,
         iterations: int = 0,
-        noise: Float[Tensor, "b 3 h w"] | None = None,
+        noise: Float[Tensor, "b c h w"] | None = None,
     ) -> Sampling:
         """Find the x_T from which DDIM with these options makes ``images`` (§2).
 
         Args:
-            images: in [-1, 1], of the decoder's size.
+            images: in [-1, 1], or latents, of the decoder's size.
             image_embedding: their z_i.
             text: captions; the paper's inversion has none.
             options: the way back. Guidance should be 1: with it the way there is another.
@@ -159,7 +159,7 @@ class Decoder(nn.Module):
             noise: what the first, invisible step adds, so that flat pictures end as noise too.
 
         Returns:
-            x_T [b 3 h w].
+            x_T [b c h w].
         """
         network = self._denoiser(image_embedding, text, len(images), options)
         x0 = images.to(self.device)
