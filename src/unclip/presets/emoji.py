@@ -53,9 +53,10 @@ def _emoji(unet: UNetConfig, training: Mapping[str, TrainingConfig]) -> Preset:
         },
         training=training,
         defaults=GenerateOptions(
-            prior=SamplingOptions(sampler="dpm++", steps=16, guidance=2.0, clip="none"),
+            candidates=4,
+            prior=SamplingOptions(sampler="dpm++", steps=16, guidance=3.0, clip="none"),
             decoder=SamplingOptions(
-                sampler="dpm++", steps=16, guidance=2.5, guidance_interval=(0.1, 0.9)
+                sampler="dpm++", steps=16, guidance=3.0, guidance_interval=(0.1, 0.9)
             ),
             upsampler={
                 "256": SamplingOptions(sampler="ddim", steps=3, start=0.4),
