@@ -95,9 +95,14 @@ def test_they_are_checked_against_the_clip(kept: Path) -> None:
     wider.config.embedding = 9
     with pytest.raises(DataError, match="embeddings of size 8, the CLIP makes 9"):
         source.check(wider)
+    (kept / "text_emb" / "text_emb_0.npy").unlink()
+    assert source.check(Words()), "by the first file that is there, and its own captions"
     for file in (kept / "text_emb").iterdir():
         file.unlink()
     assert not RetrievalSource(kept).check(Words(seed=1)), "nothing to compare"
+    silent = kept.with_name("silent")
+    write(silent, "0", ["000000000"], [None], seed=1)
+    assert not RetrievalSource(silent).check(Words(seed=1)), "no caption to compare by"
 
 
 def test_images_are_joined_by_name(kept: Path, folder: Callable, tmp_path: Path) -> None:

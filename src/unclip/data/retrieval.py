@@ -62,6 +62,7 @@ class RetrievalSource:
                 "run clip-retrieval with its metadata enabled"
             )
         self._files = [(arrays[number], tables[number]) for number in sorted(arrays)]
+        self._tables = tables
         lengths = [len(_array(array)) for array, _ in self._files]
         self._ends = np.cumsum(lengths).tolist()
         self.width = int(_array(self._files[0][0]).shape[1])
@@ -113,11 +114,13 @@ class RetrievalSource:
                 "CLIP's priors are trained on are lost; embed the images with `unclip` instead"
             )
         texts = _numbered(self.folder / TEXTS, "npy")
-        if not texts:
+        number = min(texts.keys() & self._tables.keys(), default=None)
+        if number is None:
             return False
-        array, table = texts[min(texts)], self._files[0][1]
-        values = _table(table, self._columns)[1]
+        array, values = texts[number], _table(self._tables[number], self._columns)[1]
         rows = [row for row in range(min(COMPARED, len(values))) if values[row]]
+        if not rows:
+            return False
         theirs = torch.from_numpy(np.asarray(_array(array)[rows], np.float32))
         said = [captions.from_value(values[row], str(row))[0] for row in rows]
         ours = clip.encode_text(said, warn=False).embedding.float().cpu()
