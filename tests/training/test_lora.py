@@ -12,7 +12,9 @@ from unclip.adapter import ADAPTER, ADAPTER_CONFIG, merge
 from unclip.checkpoint import load_stage, save_stage
 from unclip.clip.clip import Clip
 from unclip.decoder.decoder import Decoder
+from unclip.diffusion.options import SamplingOptions
 from unclip.errors import CheckpointError, OptionError
+from unclip.images import to_pil
 from unclip.presets import preset
 from unclip.prior.diffusion_prior import DiffusionPrior
 from unclip.randomness import Randomness
@@ -20,7 +22,7 @@ from unclip.training.conditioner import FrozenClip
 from unclip.training.config import TrainingConfig
 from unclip.training.lora import add_adapter, lower_frozen, save_adapter
 from unclip.training.trainer import train
-from unclip.types import Batch
+from unclip.types import Batch, finish
 
 TINY = preset("tiny")
 
@@ -59,7 +61,7 @@ def loss(stage, conditioner):
         return float(stage(conditioner(batch_of(77)), Randomness(range(4)))["loss"])
 
 
-def run_training(run, stage, conditioner, max_steps=None, **changes):
+def run_training(run, stage, conditioner, max_steps=None, preview=None, **changes):
     values = {"steps": 4, "batch": 4, "lr": 1e-2, "warmup": 0, "precision": "fp32"}
     return train(
         stage,
@@ -67,6 +69,7 @@ def run_training(run, stage, conditioner, max_steps=None, **changes):
         TrainingConfig(**(values | changes)),
         run,
         conditioner=conditioner,
+        preview=preview,
         max_steps=max_steps,
         device="cpu",
     )
@@ -133,6 +136,10 @@ def test_a_state_holds_the_adapter_alone_and_resumes_bit_for_bit(tmp_path, condi
         run_training(tmp_path / "parts", other, conditioner)
     with pytest.raises(CheckpointError, match="adapter"):
         run_training(tmp_path / "parts", build("prior"), conditioner)
+    larger = build("prior")
+    add_adapter(larger, rank=2, alpha=8.0)
+    with pytest.raises(CheckpointError, match=r"adapter\.alpha is 2.* there, 8"):
+        run_training(tmp_path / "parts", larger, conditioner)
 
 
 def test_frozen_matrices_are_kept_in_the_dtype_of_the_computation(tmp_path, conditioner):
@@ -146,7 +153,27 @@ def test_frozen_matrices_are_kept_in_the_dtype_of_the_computation(tmp_path, cond
     with torch.autocast("cpu", torch.bfloat16):
         want, got = loss(kept.eval(), conditioner), loss(lowered.eval(), conditioner)
     assert got == pytest.approx(want, rel=2e-3)
-    run_training(tmp_path / "run", kept, conditioner, precision="bf16", steps=1)
+    drawn = []
+
+    def preview(stage):
+        batch = conditioner(batch_of(0))
+        how = SamplingOptions(steps=1)
+        drawn.append(
+            finish(stage.sample(batch.image_embedding, batch.text, how, Randomness(range(4))))
+        )
+        return to_pil(drawn[0][0])
+
+    run_training(
+        tmp_path / "run",
+        kept,
+        conditioner,
+        None,
+        preview,
+        precision="bf16",
+        steps=1,
+        preview_every=1,
+    )
+    assert drawn[0].isfinite().all()
     assert any(p.dtype == torch.bfloat16 for p in kept.parameters())
 
 

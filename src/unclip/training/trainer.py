@@ -107,7 +107,8 @@ def _open_run(
         raise TrainingError(f"{run} holds a training already; resume it or choose another folder")
     description = {"name": stage.name, "config": stage.config.model_dump(mode="json")}
     if base := base_of(stage):
-        description["adapter"] = {"on": base.fingerprint, "rank": stage.adapter_config.r}
+        how = stage.adapter_config
+        description["adapter"] = {"on": base.fingerprint, "rank": how.r, "alpha": how.lora_alpha}
     if state is not None:
         check_same_stage(run, description)
     accelerator.wait_for_everyone()
