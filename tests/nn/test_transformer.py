@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from diffusers.models.embeddings import get_timestep_embedding
 from torch import nn
 
 from unclip.nn.layers import timestep_embedding
@@ -89,3 +90,10 @@ def test_timestep_embedding_closed_form() -> None:
          torch.sin(torch.tensor(3.0)), torch.sin(torch.tensor(0.3))],
     ])  # fmt: skip
     assert torch.allclose(embedding, expected, atol=1e-6)
+
+
+def test_timestep_embedding_of_published_models() -> None:
+    """Karlo's width is no power of two: the order of the operations shows in the last bits."""
+    t = torch.arange(1000)
+    theirs = get_timestep_embedding(t, 320, flip_sin_to_cos=True, downscale_freq_shift=0)
+    assert torch.equal(timestep_embedding(t, 320), theirs)

@@ -23,8 +23,10 @@ def timestep_embedding(
     ``width`` must be even. The result is float32.
     """
     half = width // 2
-    exponent = torch.arange(half, dtype=torch.float32, device=t.device) / half
-    angles = t.float()[:, None] * torch.exp(-math.log(max_period) * exponent)
+    # In this order, as published models were trained: at t = 1000 the last bit of a frequency
+    # moves the angle by 1e-4.
+    exponent = -math.log(max_period) * torch.arange(half, dtype=torch.float32, device=t.device)
+    angles = t.float()[:, None] * torch.exp(exponent / half)
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
