@@ -104,3 +104,9 @@ def test_the_package_imports_nothing_heavy() -> None:
         check=True,
     )
     assert run.stdout.split("\n")[:2] == ["[]", "False"]
+
+
+def test_test_modules_have_names_of_their_own():
+    """Without packages among the tests, two modules of one name cannot both be imported."""
+    names = [path.name for path in Path(__file__).parent.rglob("*.py") if path.stem != "conftest"]
+    assert not {name for name in names if names.count(name) > 1}
