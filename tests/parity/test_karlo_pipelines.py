@@ -43,6 +43,7 @@ class Case:
         karlo_small.save(self.theirs, folder, variant="fp16" if variation else None)
         imported = karlo_ours.planned(folder, karlo_diffusers.FAMILY)
         self.stages = {k: stage.to(dtype) for k, stage in karlo_ours.stages(imported).items()}
+        self._store_empty()
         self.theirs.to(dtype)
         self.noises = karlo_small.noises(1, dtype, with_prior=not variation)
         with pytest.MonkeyPatch.context() as patch:
@@ -60,6 +61,14 @@ class Case:
             defaults=imported.defaults,
         )
         self.options = GenerateOptions().over(imported.defaults)
+
+    def _store_empty(self) -> None:
+        """Encode the empty prompt in this run's type: imports keep it in float32."""
+        with torch.no_grad():
+            empty = self.stages["clip"].encode_text([""])
+        self.stages["decoder"].network.text.unconditional.store(empty)
+        if not self.variation:
+            self.stages["prior"].network.unconditional.store(empty)
 
     def _run(self) -> Tensor:
         names = {"prior": "prior_latents", "decoder": "decoder_latents"}
