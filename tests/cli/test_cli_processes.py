@@ -48,4 +48,4 @@ def test_two_processes_train_like_one(photos: Path, tmp_path: Path) -> None:
     # Later, Adam makes whole steps of what rounding left where the gradient is zero.
     curves = [[line["losses"]["loss"] for line in log] for log in (one, two)]
     assert len(curves[0]) == 4
-    assert curves[1] == pytest.approx(curves[0], rel=5e-3)
+    assert curves[1] == pytest.approx(curves[0], rel=1e-2)
