@@ -10,7 +10,8 @@ import pytest
 from unclip.training.log import read_log
 
 TRAIN = ["-m", "unclip", "train", "clip", "--preset", "tiny", "--device", "cpu"]
-for change in ("steps=4", "log_every=1", "batch=16"):
+# With Adam's usual epsilon, what rounding leaves of a zero gradient makes whole steps.
+for change in ("steps=4", "log_every=1", "batch=16", "eps=1e-4"):
     TRAIN += ["--set", f"training.{change}"]
 
 
@@ -45,7 +46,6 @@ def test_two_processes_train_like_one(photos: Path, tmp_path: Path) -> None:
     for name in ("loss", "logit_scale"):
         assert two[0]["losses"][name] == pytest.approx(one[0]["losses"][name], rel=1e-5)
     assert two[0]["gradient_norm"] == pytest.approx(one[0]["gradient_norm"], rel=1e-4)
-    # Later, Adam makes whole steps of what rounding left where the gradient is zero.
     curves = [[line["losses"]["loss"] for line in log] for log in (one, two)]
     assert len(curves[0]) == 4
-    assert curves[1] == pytest.approx(curves[0], rel=1e-2)
+    assert curves[1] == pytest.approx(curves[0], rel=5e-3)
