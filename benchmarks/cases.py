@@ -43,6 +43,9 @@ class Case:
     """Options of a small version of both sides, to try the command itself."""
     named: bool = False
     """Run only when it is asked for by name."""
+    stages: tuple[str, ...] = ()
+    """One complete run of each side, step by step in turns: the stages, in the order in which the
+    option ``steps`` counts their steps."""
 
 
 KARLO = {"channels": 320, "depth": 3, "context": 1536, "batch": 2}
@@ -111,6 +114,20 @@ def _memory(stored: str) -> Case:
     )
 
 
+def _pipeline(name: str, title: str, must: float, theirs: dict[str, Any]) -> Case:
+    options = {"steps": [25, 25, 7], "small": False}
+    return Case(
+        name,
+        f"Karlo from text to 256 px, 25 + 25 + 7 steps, {title}",
+        Side("unclip", OURS, "ours.KarloPipeline", options),
+        Side("diffusers", "diffusers", "theirs_karlo.KarloPipeline", options | theirs),
+        must,
+        quick={"steps": [2, 3, 2], "small": True},
+        named=True,
+        stages=("prior", "decoder", "upsampler"),
+    )
+
+
 _GUIDED = {"channels": 128, "depth": 1, "steps": 16, "batch": 4}
 
 CASES = (
@@ -142,6 +159,13 @@ CASES = (
         "`unclip generate` of four 256 px images, start of the process included",
         Side("unclip", OURS, "ours.Generate", {"model": "emoji"}),
         None,
+    ),
+    _pipeline("karlo", "both at their defaults", 5.0, {}),
+    _pipeline(
+        "karlo-equal",
+        "both bfloat16, channels last",
+        1.2,
+        {"precision": "bf16", "channels_last": True},
     ),
     _memory("fp16"),
     _memory("fp32"),

@@ -108,7 +108,8 @@ def _profile(result: Result) -> str:
 def main() -> None:
     """Read all results that are there, in the order of the cases."""
     paths = [HERE / "results" / f"{case.name}.json" for case in CASES]
-    results = [json.loads(path.read_text()) for path in paths if path.exists()]
+    stored = [json.loads(path.read_text()) for path in paths if path.exists()]
+    results = [part for result in stored for part in (result, *result.get("parts", ()))]
     PAGE.write_text(page(PAGE.read_text(), results))
     print(f"{PAGE.relative_to(HERE.parent)}: {len(results)} results")
 

@@ -50,9 +50,11 @@ def measure(case: Case, pairs: int, quick: bool, profiled: bool) -> dict[str, An
             worker = stack.enter_context(Worker(python_of(side.environment), case.environ))
             options = side.options | (case.quick if quick else {})
             prepared = worker.ask("prepare", subject=side.subject, options=options)
-            measured = worker.ask("measure")
+            measured = {} if case.stages else worker.ask("measure")
             result["sides"][name] = _described(side, options) | prepared | measured
             workers[name] = worker
+        if case.stages:
+            return result | _complete_run(case, result, workers)
         seconds = alternate(workers, pairs)
         if profiled:
             for name, worker in workers.items():
@@ -62,6 +64,38 @@ def measure(case: Case, pairs: int, quick: bool, profiled: bool) -> dict[str, An
     if case.theirs:
         _add_ratios(result, seconds, case.by_work)
     return result
+
+
+def _complete_run(case: Case, result: dict[str, Any], workers: dict[str, Worker]) -> dict[str, Any]:
+    """One run of each side, a step of one after a step of the other; all of it, and each stage.
+
+    A stage's first step also holds what leads to it: encoding the text, loading weights.
+    """
+    counts = result["sides"]["ours"]["options"]["steps"]
+    seconds = alternate(workers, sum(counts))
+    sides = {name: side | workers[name].ask("peak") for name, side in result["sides"].items()}
+    parts = []
+    first = 0
+    for stage, count in zip(case.stages, counts, strict=True):
+        part = result | {
+            "name": f"{case.name}-{stage}",
+            "title": f"{case.title}: a step of the {stage}",
+            "must": None,
+            "pairs": count,
+            "sides": {name: side | {"peak_gib": 0.0} for name, side in sides.items()},
+        }
+        _compare(part, {name: values[first : first + count] for name, values in seconds.items()})
+        parts.append(part)
+        first += count
+    whole = result | {"pairs": 1, "sides": sides, "parts": parts}
+    _compare(whole, {name: [sum(values)] for name, values in seconds.items()})
+    return whole
+
+
+def _compare(result: dict[str, Any], seconds: dict[str, list[float]]) -> None:
+    for name, values in seconds.items():
+        _add_times(result["sides"][name], values, 1)
+    _add_ratios(result, seconds, by_work=False)
 
 
 def _described(side: Side, options: dict[str, Any]) -> dict[str, Any]:
@@ -126,6 +160,9 @@ def main() -> None:
             failed = True
             continue
         say(result)
+        for part in result.get("parts", ()):
+            print(part["title"])
+            say(part)
         if arguments.quick:
             continue
         path = arguments.output / f"{case.name}.json"

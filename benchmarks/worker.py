@@ -3,8 +3,8 @@
 Imports, weights and warm-up happen before anything is timed. It runs in the environment of the
 side it holds, so it needs nothing but PyTorch and what its subject imports.
 
-A line asks for ``prepare`` (subject, options), ``run``, ``measure`` or ``profile``; a line
-answers.
+A line asks for ``prepare`` (subject, options), ``run``, ``measure``, ``peak`` or ``profile``; a
+line answers.
 """
 
 import importlib
@@ -74,6 +74,10 @@ class Side:
         with flop_counter.FlopCounterMode(display=False, custom_mapping=others) as counter:
             self.subject.run()
         return {"gflop": counter.get_total_flops() / 1e9, "peak_gib": peak}
+
+    def peak(self) -> dict[str, float]:
+        """The peak of memory since the process began, building included."""
+        return {"gflop": 0.0, "peak_gib": peak_gib()}
 
     def profile(self) -> dict[str, Any]:
         """Work once under the profiler; operators by the time they took themselves."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+import unclip
 from subjects import random_karlo
 from subjects.random_weights import build, describe
 from unclip.decoder.conditioning import ClipStatesConfig
@@ -15,6 +16,7 @@ from unclip.decoder.network import DecoderNetwork, DecoderNetworkConfig
 from unclip.diffusion.process import DiffusionConfig, Process
 from unclip.diffusion.sampling import SamplingOptions, sample
 from unclip.nn.unet import UNet, UNetConfig
+from unclip.options import GenerateOptions
 from unclip.randomness import Randomness
 from unclip.runtime import Runtime, choose_runtime, place
 from unclip.training.config import TrainingConfig
@@ -175,6 +177,38 @@ class GuidedSampling:
         """Draw the images."""
         randomness = Randomness(range(len(self.z_i)))
         finish(self.decoder.sample(self.z_i, self.text, self.options, randomness))
+
+
+class KarloPipeline:
+    """`unclip.load(…).stream(…)` on the whole of Karlo, a step at a time.
+
+    Stages are loaded when their turn comes and let go of after it, as always at this size; that
+    time is in the steps.
+    """
+
+    def __init__(self, steps: list[int], small: bool) -> None:
+        folder = "emoji" if small else random_karlo.write_named("random-karlo-fp16")
+        self.model = unclip.load(folder)
+        self.steps = steps
+        prior, decoder, upsampler = ({"steps": count} for count in steps)
+        options = GenerateOptions.model_validate(
+            {"size": 256, "prior": prior, "decoder": decoder, "upsampler": {"256": upsampler}}
+        )
+        self.walk = self.model.stream("a red apple", options)
+        self.left = sum(steps)
+
+    def facts(self) -> dict[str, Any]:
+        """What is run, and what it computes in."""
+        dtype = str(self.model.runtime.dtype).removeprefix("torch.")
+        return {"steps": self.steps, "dtype": dtype, "threads": torch.get_num_threads()}
+
+    def run(self) -> None:
+        """One step; after the last, all that is left to do."""
+        next(self.walk)
+        self.left -= 1
+        if self.left == 0:
+            rest = list(self.walk)
+            assert not rest, f"{len(rest)} steps too many"
 
 
 class Generate:

@@ -18,13 +18,17 @@ def build(make: Callable[[], ModuleT], dtype: torch.dtype, channels_last: bool) 
     with torch.device("meta"):
         network = make()
     memory = torch.channels_last if channels_last else torch.contiguous_format
-    network = network.to(dtype).to_empty(device="cpu").to(memory_format=memory).eval()
+    return fill(network.to(dtype).to_empty(device="cpu").to(memory_format=memory))
+
+
+def fill(network: ModuleT) -> ModuleT:
+    """Set every parameter at random, near what trained networks have, and freeze it."""
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             parameter.normal_(std=SPREAD)
             if "norm" in name and name.endswith("weight"):
                 parameter.add_(1.0)
-    return network.requires_grad_(False)
+    return network.eval().requires_grad_(False)
 
 
 def parameters(network: nn.Module) -> float:

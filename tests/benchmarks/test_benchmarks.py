@@ -14,7 +14,7 @@ import report  # noqa: E402
 import workers  # noqa: E402
 from cases import CASES  # noqa: E402
 from measure import Summary, alternate, ratios  # noqa: E402
-from run import _add_ratios, _add_times  # noqa: E402
+from run import _add_ratios, _add_times, _complete_run  # noqa: E402
 
 FAKE = """
 import sys, types
@@ -92,6 +92,30 @@ def test_the_page_says_what_fell_short_and_keeps_its_prose():
     assert "not reached" not in page
     assert "7, not reached" in report.page(page, [result(must=7.0)])
     assert report.page(page, [result(must=5.0)]) == page
+
+
+class Stepper(Recorder):
+    def ask(self, do: str) -> dict[str, float]:
+        assert do == "peak"
+        return {"gflop": 0.0, "peak_gib": 3.0}
+
+
+def test_a_complete_run_is_cut_into_its_stages():
+    case = next(case for case in CASES if case.name == "karlo")
+    counts = {"options": {"steps": [2, 3, 1]}, "label": "one"}
+    begun = {"must": 5.0, "sides": {"ours": dict(counts), "theirs": dict(counts)}}
+    log: list[str] = []
+    both = {
+        "ours": Stepper("ours", [1, 1, 2, 2, 2, 4], log),
+        "theirs": Stepper("theirs", [3, 5, 2, 4, 6, 20], log),
+    }
+    whole = _complete_run(case, begun, both)
+    assert whole["sides"]["theirs"]["seconds"] == [40]
+    assert whole["ratio"]["median"] == round(40 / 12, 4)
+    assert whole["sides"]["ours"]["peak_gib"] == 3
+    assert [part["pairs"] for part in whole["parts"]] == [2, 3, 1]
+    assert [part["ratio"]["median"] for part in whole["parts"]] == [4, 2, 5]
+    assert [part["must"] for part in whole["parts"]] == [None] * 3
 
 
 @pytest.fixture
