@@ -19,14 +19,15 @@ from torch.nn.functional import (
 )
 
 from unclip.nn.attention import attend
+from unclip.nn.normalisation import GroupNorm
 
 Image = Float[Tensor, "b c h w"]
 Resample = Literal["down", "up"]
 
 
-def group_norm(channels: int, groups: int) -> nn.GroupNorm:
+def group_norm(channels: int, groups: int) -> GroupNorm:
     """GroupNorm with ``groups`` groups, or the most that divide the channels evenly."""
-    return nn.GroupNorm(math.gcd(groups, channels), channels, eps=1e-5)
+    return GroupNorm(math.gcd(groups, channels), channels, eps=1e-5)
 
 
 def zeroed(layer: nn.Conv2d | nn.Linear) -> nn.Module:
