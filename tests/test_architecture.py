@@ -31,6 +31,7 @@ SIDEWAYS = {
     ("types", "randomness"),
     ("options", "prior"),  # what may be asked of a prior lies beside it
     ("identity", "config"),
+    ("identity", "errors"),
     ("__main__", "cli"),
 }
 SAY_NOTHING = {"utils", "misc", "helpers", "common", "manager", "factory", "base"}

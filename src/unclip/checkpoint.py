@@ -23,9 +23,10 @@ from unclip.codec.codec import Codec, CodecConfig
 from unclip.config import Config
 from unclip.decoder.decoder import Decoder, DecoderConfig
 from unclip.errors import CheckpointError, OptionError
+from unclip.identity import Space, check_one_space
 from unclip.options import GenerateOptions
 from unclip.pipeline import Latents, Slot, UnCLIP
-from unclip.prior.kinds import PriorConfig, build_prior, parse_prior
+from unclip.prior.kinds import build_prior, parse_prior
 from unclip.runtime import Runtime, choose_runtime, place
 from unclip.storage.content import digest_of
 from unclip.storage.folders import flush, read_json, recover, replacing, write_json, writing
@@ -273,7 +274,9 @@ def load_pipeline(
     clip = _expected(folder / str(index.clip), "clip")
     prior = _expected(folder / index.prior, "prior") if index.prior else None
     decoder = _expected(folder / str(index.decoder), "decoder")
-    _check_embeddings(folder, clip, prior, decoder)
+    readers = {"decoder": decoder} if prior is None else {"prior": prior, "decoder": decoder}
+    spaces = {name: Space(read.network.embedding, read.clip) for name, read in readers.items()}
+    check_one_space(str(folder), Space(clip.embedding, clip.identity), spaces)
     codec = _codec_of(folder, index, decoder)
     size = pixels = decoder.size * (codec.network.factor if codec else 1)
     for high, name in sorted(index.upsamplers.items()):
@@ -331,31 +334,6 @@ def _expected(folder: Path, expected: str) -> Any:
     if stage != expected:
         raise CheckpointError(f"{folder} holds a {stage}, where the {expected} is expected")
     return config
-
-
-def _check_embeddings(
-    folder: Path, clip: ClipConfig, prior: PriorConfig | None, decoder: DecoderConfig
-) -> None:
-    """All three must speak of embeddings of one size and of one CLIP."""
-    readers = {"prior": prior, "decoder": decoder}
-    for name, config in ((name, config) for name, config in readers.items() if config is not None):
-        size = config.network.embedding
-        if size != clip.embedding:
-            raise CheckpointError(
-                f"{folder}: the {name} was trained on embeddings of size {size}, its CLIP makes "
-                f"{clip.embedding}; train the {name} on this CLIP"
-            )
-        if config.clip and (conflict := config.clip.conflict(clip.identity)):
-            raise CheckpointError(
-                f"{folder}: the {name} was trained on another CLIP than lies here ({conflict}); "
-                f"train the {name} on this CLIP, or put back the one it was trained on"
-            )
-    # The two may know more of their CLIP than a folder without its image tower does.
-    if prior and prior.clip and (conflict := prior.clip.conflict(decoder.clip)):
-        raise CheckpointError(
-            f"{folder}: prior and decoder were trained on different CLIPs ({conflict}); "
-            "choose two of one CLIP, or train one of them on the other's"
-        )
 
 
 def fingerprint(folder: Path, index: Index) -> str:

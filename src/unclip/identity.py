@@ -1,18 +1,20 @@
-"""Which CLIP an embedding comes from: fingerprints of its two towers.
+"""Which CLIP an embedding comes from, and whether stages speak of one: fingerprints of its towers.
 
 A retrained CLIP has the sizes of the old one and other embeddings. What is trained on it therefore
 keeps its identity. Knows tensors by name, no network.
 """
 
 import hashlib
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from itertools import combinations
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from unclip.config import Config
+from unclip.errors import CheckpointError
 
 TOWERS: tuple[Literal["image", "text"], ...] = ("image", "text")
 
@@ -55,8 +57,57 @@ class ClipIdentity(Config):
             return f"{self.name}, {other.name}"
         return None
 
+    def completed(self, other: "ClipIdentity | None") -> "ClipIdentity":
+        """What this one knows of a CLIP, and where it knows nothing, what the other does."""
+        unknown = [name for name in ("name", *TOWERS) if not getattr(self, name)]
+        return self.model_copy(update={name: getattr(other, name) for name in unknown if other})
+
     def _called(self, value: str) -> str:
         return f"{value} of {self.name}" if self.name else value
+
+
+class Space(NamedTuple):
+    """Where a stage's embeddings lie."""
+
+    size: int
+    """Numbers of an embedding."""
+    clip: ClipIdentity | None
+    """Whose they are, as far as that is known."""
+
+
+def check_one_space(where: str, clip: Space | None, readers: Mapping[str, Space]) -> None:
+    """Stages of one model must speak of embeddings of one size and of one CLIP.
+
+    Args:
+        where: the model, for errors.
+        clip: its CLIP, if it is there.
+        readers: what is trained on embeddings, by name: prior and decoder.
+
+    Raises:
+        CheckpointError: naming those that differ, and how.
+    """
+    if clip is not None:
+        for name, space in readers.items():
+            if space.size != clip.size:
+                raise CheckpointError(
+                    f"{where}: the {name} was trained on embeddings of size {space.size}, its CLIP "
+                    f"makes {clip.size}; train the {name} on this CLIP"
+                )
+            if space.clip and (conflict := space.clip.conflict(clip.clip)):
+                raise CheckpointError(
+                    f"{where}: the {name} was trained on another CLIP than lies here ({conflict}); "
+                    f"train the {name} on this CLIP, or put back the one it was trained on"
+                )
+    # Two may know more of their CLIP than a folder without its image tower does.
+    for (one, mine), (other, theirs) in combinations(readers.items(), 2):
+        conflict = mine.clip.conflict(theirs.clip) if mine.clip else None
+        if mine.size != theirs.size:
+            conflict = f"embeddings of size {mine.size}, {theirs.size}"
+        if conflict:
+            raise CheckpointError(
+                f"{where}: {one} and {other} were trained on different CLIPs ({conflict}); "
+                "choose two of one CLIP, or train one of them on the other's"
+            )
 
 
 def identify(

@@ -15,10 +15,10 @@ from diffusers import (
 from diffusers.pipelines.kandinsky2_2 import pipeline_kandinsky2_2, pipeline_kandinsky2_2_prior
 from diffusers.schedulers import scheduling_ddpm, scheduling_unclip
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from unclip.checkpoint import load_pipeline, load_stage, read_config, read_index
+from unclip.checkpoint import WEIGHTS, load_pipeline, load_stage, read_config, read_index
 from unclip.decoder.decoder import Decoder
 from unclip.diffusion.sampling import sample
 from unclip.diffusion.schedule import cosine, linear
@@ -316,7 +316,7 @@ def test_generating(folder: Path) -> None:
 
 
 def test_a_prior_of_one_pass_takes_its_place(
-    repositories: tuple[Path, Path], tmp_path: Path
+    repositories: tuple[Path, Path], folder: Path, tmp_path: Path
 ) -> None:
     sizes = {"embedding": small.EMBEDDING, "text_width": small.EMBEDDING, "text_scale": 1}
     sizes |= {"context": small.CONTEXT, "transformer": {"width": 32, "depth": 2, "heads": 2}}
@@ -331,9 +331,10 @@ def test_a_prior_of_one_pass_takes_its_place(
     (eclipse / "config.json").write_text(json.dumps(values))
 
     sources = "+".join(map(str, (repositories[0], eclipse, repositories[1])))
-    folder = import_source(sources, tmp_path / "model")
-    assert read_index(folder).card.family == "kandinsky-prior+eclipse+kandinsky-decoder"
-    pipeline = load_pipeline(folder, choose_runtime("cpu", "fp32"))
+    model = import_source(sources, tmp_path / "model")
+    assert read_index(model).card.family == "kandinsky-prior+eclipse+kandinsky-decoder"
+    _in_place_of_an_imported_prior(folder, eclipse, model)
+    pipeline = load_pipeline(model, choose_runtime("cpu", "fp32"))
     options = pipeline.complete(GenerateOptions.parse({"decoder": {"steps": 2}}, source="test"))
     assert (options.prior.guidance, options.candidates, options.decoder.guidance) == (1, 1, 4)
     noise, text = torch.randn(1, small.EMBEDDING), pipeline.encode_text([PROMPT])
@@ -341,6 +342,20 @@ def test_a_prior_of_one_pass_takes_its_place(
     expected = finish(prior.sample(text, options.prior, InjectedNoise([noise])))
     assert error(z_i, expected) <= 2e-5
     assert pipeline.generate(PROMPT, options)[0].image.size == (16, 16)
+
+
+def _in_place_of_an_imported_prior(folder: Path, eclipse: Path, expected: Path) -> None:
+    """Joined with what is imported already, as published or imported itself, it is the same."""
+    alone = import_source(eclipse, eclipse.parent / "alone")
+    for number, source in enumerate((eclipse, alone)):
+        joined = import_source(f"{folder}+{source}", eclipse.parent / f"joined-{number}")
+        options = read_index(joined).defaults.over(GenerateOptions())
+        assert (options.prior.guidance, options.decoder.guidance) == (1, 4)
+        for name in ("clip", "prior", "decoder", "codec"):
+            mine, theirs = (load_file(one / name / WEIGHTS) for one in (joined, expected))
+            assert mine.keys() == theirs.keys()
+            assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+            assert read_config(joined / name) == read_config(expected / name)
 
 
 def test_the_card_and_defaults(folder: Path) -> None:

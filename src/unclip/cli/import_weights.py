@@ -30,7 +30,8 @@ def import_weights(
 
     Args:
         source: A file, a folder, or owner/name on the Hugging Face Hub; several make one model,
-            joined by `+`: the parts of the later ones replace those of the earlier.
+            joined by `+`: the parts of the later ones replace those of the earlier. Among several
+            may be model and stage folders of this program.
         dest: The folder to write. Nothing is overwritten.
         reference: Whose behaviour to follow where the authors' code and its diffusers port differ.
         revision: Branch, tag or commit on the Hub.

@@ -26,6 +26,7 @@ from unclip.config import Config
 from unclip.errors import CheckpointError
 from unclip.identity import ClipIdentity
 from unclip.types import finish
+from unclip.weights import own
 from unclip.weights.detect import detect
 from unclip.weights.family import Import, Part, Reference
 from unclip.weights.joined import joined, names_of
@@ -75,7 +76,8 @@ def importing(
     """Convert a foreign checkpoint into a folder of ours, part by part.
 
     Args:
-        source: a file, a folder or a name on the Hub, or several, joined by ``+``.
+        source: a file, a folder or a name on the Hub, or several, joined by ``+``, of which some
+            may be folders of ours.
         dest: the folder to write; it must not exist.
         reference: whose behaviour to follow where the authors' code and diffusers differ.
         revision: branch, tag or commit on the Hub.
@@ -93,6 +95,8 @@ def importing(
     if revision and len(names) > 1:
         raise CheckpointError("a revision is one repository's: import a single one with it")
     opened = [open_source(name, revision, offline=offline) for name in names]
+    if len(opened) == 1 and not opened[0].revision and own.recognises(opened[0]):
+        raise CheckpointError(f"{source} is a folder of unclip already; use it as it is")
     return (yield from write_import(joined([plan(one, reference) for one in opened]), dest))
 
 
@@ -179,7 +183,7 @@ def _write_part(
         identity = config.identified(open_tensors([folder / WEIGHTS]).items())
         config = config.model_copy(update={"identity": identity})
     elif clip is not None and "clip" in type(config).model_fields:
-        config = config.model_copy(update={"clip": clip})
+        config = config.model_copy(update={"clip": clip.completed(config.clip)})
     write_config(folder, stage, config)
     return identity
 

@@ -1,7 +1,7 @@
 """Which family a source is of. A new family is one module and one line here."""
 
 from unclip.errors import CheckpointError
-from unclip.weights import clip, eclipse, kandinsky, karlo_authors, karlo_diffusers, refused
+from unclip.weights import clip, eclipse, kandinsky, karlo_authors, karlo_diffusers, own, refused
 from unclip.weights.family import Family
 from unclip.weights.source import Source
 
@@ -21,7 +21,7 @@ def detect(source: Source) -> Family:
     Raises:
         CheckpointError: it is of none, or of one that cannot be imported.
     """
-    for family in (*refused.FAMILIES, *FAMILIES):
+    for family in (own.FAMILY, *refused.FAMILIES, *FAMILIES):
         if family.recognises(source):
             return family
     known = ", ".join(family.name for family in FAMILIES)

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unclip.checkpoint import Card
-from unclip.clip.clip import ClipConfig
-from unclip.errors import CheckpointError
+from unclip.identity import Space, check_one_space
 from unclip.options import GenerateOptions
 from unclip.weights.family import Import, Part
 
@@ -17,6 +16,8 @@ SIBLINGS = {
     "kandinsky-community/kandinsky-2-2-decoder": "kandinsky-community/kandinsky-2-2-prior",
 }
 """Sources that are no model without another, which is put before them."""
+SAMPLING = {"prior": ("candidates", "prior"), "decoder": ("decoder",)}
+"""The sampling defaults that belong to a stage and leave with it; an upsampler's go by its size."""
 
 
 def names_of(source: str) -> list[str]:
@@ -34,21 +35,22 @@ def joined(imports: Sequence[Import]) -> Import:
     """One model of all; of parts of one name, and of their sampling defaults, the last.
 
     Raises:
-        CheckpointError: the parts are not of one CLIP, or two sources are the same single network.
+        CheckpointError: the parts are not of one CLIP.
     """
     if len(imports) == 1:
         return imports[0]
+    cards = [one.card for one in imports]
+    name = "+".join(card.name for card in cards)
     parts: dict[str, Part] = {}
     defaults: dict[str, Any] = {}
     for one in imports:
         parts |= {part.name: part for part in one.parts}
-        defaults |= one.defaults.model_dump(exclude_unset=True)
-    _check_embeddings(parts)
-    cards = [one.card for one in imports]
+        defaults = _put_over(defaults, one)
+    _check_embeddings(parts, name)
     return Import(
         parts=list(parts.values()),
         card=Card(
-            name="+".join(card.name for card in cards),
+            name=name,
             description="; ".join(_distinct(card.description for card in cards)),
             licence="; ".join(_distinct(card.licence for card in cards)),
             source="+".join(card.source for card in cards),
@@ -60,25 +62,36 @@ def joined(imports: Sequence[Import]) -> Import:
     )
 
 
-def _check_embeddings(parts: dict[str, Part]) -> None:
-    clip = parts["clip"].config if "clip" in parts else None
-    if not isinstance(clip, ClipConfig):
-        return
-    for name in ("prior", "decoder"):
-        if name not in parts:
-            continue
-        config: Any = parts[name].config
-        size = config.network.embedding
-        if size != clip.embedding:
-            raise CheckpointError(
-                f"the {name} reads embeddings of size {size}, the CLIP beside it makes "
-                f"{clip.embedding}: join sources of one CLIP"
-            )
-        if config.clip and (conflict := config.clip.conflict(clip.identity)):
-            raise CheckpointError(
-                f"the {name} was trained on another CLIP than the one beside it ({conflict}): join "
-                "sources of one CLIP"
-            )
+def sampling_of(stage: str, defaults: GenerateOptions) -> GenerateOptions:
+    """What ``defaults`` say of one stage, such as ``prior`` or ``upsampler-256``."""
+    said: dict[str, Any] = defaults.model_dump(exclude_unset=True)
+    kept = {field: said[field] for field in SAMPLING.get(stage, ()) if field in said}
+    size = stage.removeprefix("upsampler-")
+    if size in said.get("upsampler", {}):
+        kept["upsampler"] = {size: said["upsampler"][size]}
+    return GenerateOptions.parse(kept, source="sampling defaults")
+
+
+def _put_over(defaults: dict[str, Any], one: Import) -> dict[str, Any]:
+    """The defaults with those of one more source, whose parts replace others with theirs."""
+    new = one.defaults.model_dump(exclude_unset=True)
+    replaced = {field for part in one.parts for field in SAMPLING.get(part.name, ())}
+    kept = {field: value for field, value in defaults.items() if field not in replaced}
+    sizes = {part.name.removeprefix("upsampler-") for part in one.parts}
+    steps = {size: how for size, how in kept.pop("upsampler", {}).items() if size not in sizes}
+    steps |= new.pop("upsampler", {})
+    return kept | new | ({"upsampler": steps} if steps else {})
+
+
+def _check_embeddings(parts: dict[str, Part], where: str) -> None:
+    configs: dict[str, Any] = {name: part.config for name, part in parts.items()}
+    clip = configs.get("clip")
+    readers = {name: configs[name] for name in ("prior", "decoder") if name in configs}
+    check_one_space(
+        where,
+        Space(clip.embedding, clip.identity) if clip else None,
+        {name: Space(read.network.embedding, read.clip) for name, read in readers.items()},
+    )
 
 
 def _distinct(texts: Any) -> list[str]:

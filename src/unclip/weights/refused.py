@@ -10,14 +10,6 @@ from unclip.weights.source import Source
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".th")
 
 
-def _is_ours(source: Source) -> bool:
-    return source.has("unclip.json") or source.has("config.json", "weights.safetensors")
-
-
-def _refuse_ours(source: Source, _: Reference) -> NoReturn:
-    raise CheckpointError(f"{source.name} is a folder of unclip already; use it as it is")
-
-
 def _is_dalle2_pytorch(source: Source) -> bool:
     if "dalle2-pytorch" in source.origin.lower():
         return True
@@ -38,7 +30,4 @@ def _refuse_dalle2_pytorch(source: Source, _: Reference) -> NoReturn:
     )
 
 
-FAMILIES = (
-    Family("unclip", _is_ours, _refuse_ours),
-    Family("dalle2-pytorch", _is_dalle2_pytorch, _refuse_dalle2_pytorch),
-)
+FAMILIES = (Family("dalle2-pytorch", _is_dalle2_pytorch, _refuse_dalle2_pytorch),)
