@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPModel
 
 import unclip
-from unclip.checkpoint import load_stage
+from unclip.checkpoint import load_stage, read_card
 from unclip.cli import run
 from unclip.errors import CheckpointError
 from unclip.loading import find
@@ -109,6 +110,45 @@ def test_foreign_names_are_converted_once(source, tmp_path, monkeypatch):
     assert find(source) != first
     with pytest.raises(CheckpointError, match="single network, which draws nothing"):
         unclip.load(source)
+
+
+def test_names_on_the_hub_are_converted_once_for_one_content(hub, saved, tmp_path, monkeypatch):
+    """A README that changes is a commit, and no other model; without a network it is found too."""
+    monkeypatch.setenv("UNCLIP_CACHE", str(tmp_path / "converted"))
+    hub.files = {file.name: file.read_bytes() for file in saved.iterdir()}
+    first = find("us/model")
+    assert read_card(first).revision == hub.commit
+    real = convert.write_import
+    monkeypatch.setattr(convert, "write_import", None)
+    fetched = len([path for path in hub.asked if "resolve" in path])
+    hub.commit = "d" * 40
+    hub.files["README.md"] += b"Typos are mended.\n"
+    assert find("us/model") == first
+    assert len([path for path in hub.asked if "resolve" in path]) == fetched, "nothing is fetched"
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert find("us/model") == first
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+
+    monkeypatch.setattr(convert, "write_import", real)
+    hub.commit = "e" * 40
+    hub.files["merges.txt"] += b"\n"
+    second = find("us/model")
+    assert second != first
+    monkeypatch.setattr(convert, "write_import", None)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert find("us/model") == second
+
+
+def test_of_a_hub_that_tells_no_contents_commits_are_told_apart(hub, saved, tmp_path, monkeypatch):
+    monkeypatch.setenv("UNCLIP_CACHE", str(tmp_path / "converted"))
+    hub.files = {file.name: file.read_bytes() for file in saved.iterdir()}
+    hub.tells_contents = False
+    first = find("us/model")
+    hub.commit = "d" * 40
+    second = find("us/model")
+    assert first != second
+    hub.tells_contents = True
+    assert find("us/model") == second, "what was converted for this commit is not converted again"
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,6 @@
 """Sources: which files are chosen, and the Hub, played by a server of this machine."""
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
@@ -11,10 +9,6 @@ from safetensors.torch import save_file
 
 from unclip.errors import CheckpointError
 from unclip.weights.source import open_source
-
-COMMIT = "c" * 40
-CONTENT = {"config.json": b'{"a": 1}', "README.md": b"---\nlicense: mit\n---\n"}
-ASKED = []
 
 
 def files(folder, *names):
@@ -109,87 +103,25 @@ def test_names_that_are_nothing(tmp_path):
         open_source(str(tmp_path)).json("config.json")
 
 
-class Hub(BaseHTTPRequestHandler):
-    """One repository, ``us/model``, at one commit."""
-
-    def do_HEAD(self):
-        self.answer(body=False)
-
-    def do_GET(self):
-        self.answer(body=True)
-
-    def answer(self, body):
-        ASKED.append(self.path)
-        parts = self.path.strip("/").split("/")
-        if parts[:3] == ["api", "models", "us"] and parts[3] == "model":
-            if parts[4:5] == ["revision"] and parts[5] not in ("main", COMMIT):
-                return self.send(404, b"", {"X-Error-Code": "RevisionNotFound"}, body)
-            siblings = [{"rfilename": name} for name in CONTENT]
-            facts = {"id": "us/model", "modelId": "us/model", "sha": COMMIT, "siblings": siblings}
-            return self.send(
-                200, json.dumps(facts).encode(), {"Content-Type": "application/json"}, body
-            )
-        if parts[:3] == ["us", "model", "resolve"] and parts[4] in CONTENT:
-            data = CONTENT[parts[4]]
-            return self.send(200, data, {"ETag": f'"{parts[4]}"', "X-Repo-Commit": COMMIT}, body)
-        if "gated" in self.path:
-            return self.send(403, b"", {"X-Error-Code": "GatedRepo"}, body)
-        return self.send(401, b"", {"X-Error-Code": "RepoNotFound"}, body)
-
-    def send(self, status, data, headers, body):
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(data))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if body:
-            self.wfile.write(data)
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    ASKED.clear()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    endpoint = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
-    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-
-    def stop():
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-    yield stop
-    stop()
-
-
 def test_the_hub_is_fetched_file_by_file_and_once(hub):
     source = open_source("us/model")
     assert source.files == ("config.json", "README.md")
-    assert (source.revision, source.origin, source.licence) == (COMMIT, "us/model", "mit")
-    assert not any("config.json" in path for path in ASKED)  # nobody asked for it
+    assert (source.revision, source.origin, source.licence) == (hub.commit, "us/model", "mit")
+    assert not any("config.json" in path for path in hub.asked)  # nobody asked for it
     assert source.json("config.json") == {"a": 1}
-    count = len(ASKED)
-    assert open_source("us/model", COMMIT).json("config.json") == {"a": 1}
-    assert not any("resolve" in path for path in ASKED[count:])  # it is in the cache
+    count = len(hub.asked)
+    assert open_source("us/model", hub.commit).json("config.json") == {"a": 1}
+    assert not any("resolve" in path for path in hub.asked[count:])  # it is in the cache
 
 
 def test_without_a_network_the_cache_serves(hub):
     with pytest.raises(CheckpointError, match="us/model is not in the Hub's cache"):
         open_source("us/model", offline=True)
     open_source("us/model").path("config.json")
-    hub()
+    hub.stop()
     for offline in (False, True):
         source = open_source("us/model", offline=offline)
-        assert (source.files, source.revision) == (("config.json",), COMMIT)
+        assert (source.files, source.revision) == (("config.json",), hub.commit)
         assert source.json("config.json") == {"a": 1}
     with pytest.raises(CheckpointError, match=r"us/model is incomplete: it has no README\.md"):
         source.path("README.md")
@@ -199,11 +131,11 @@ def test_the_environment_can_forbid_the_network(hub, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(CheckpointError, match="no network may be used"):
         open_source("us/model")
-    assert ASKED == []
+    assert hub.asked == []
 
 
 def test_no_network(hub):
-    hub()
+    hub.stop()
     with pytest.raises(
         CheckpointError, match="us/model is not here, and the Hub cannot be reached"
     ):
@@ -227,7 +159,7 @@ def test_what_the_hub_refuses(hub, name, revision, message):
 def test_a_connection_lost_on_the_way(hub, monkeypatch):
     source = open_source("us/model")
     monkeypatch.setattr("time.sleep", lambda _: None)  # between the client's attempts
-    hub()
+    hub.stop()
     with pytest.raises(CheckpointError, match=r"config\.json of us/model is not here, and the Hub"):
         source.path("config.json")
 

@@ -20,6 +20,7 @@ from unclip.checkpoint import (
     write_card,
     write_config,
     write_index,
+    writing,
 )
 from unclip.clip.clip import Clip, ClipConfig
 from unclip.config import Config
@@ -36,6 +37,8 @@ from unclip.weights.writer import write_tensors
 
 CONVERSION = 1
 """Counts up when importing the same source would give something else."""
+UNREAD = (".md", ".gitattributes", ".gitignore", ".png", ".jpg", ".jpeg", ".gif", ".webp", ".pdf")
+"""Endings of files on the Hub that change nothing in a conversion but the licence on its card."""
 
 
 @dataclass(frozen=True)
@@ -103,17 +106,27 @@ def importing(
 def imported(source: str | Path) -> Importing:
     """A foreign checkpoint as a folder of ours in the user's cache, converted when first asked for.
 
-    The folder is found again by the commit on the Hub, or by the names, sizes and times of local
-    files.
+    The folder is found again by what the files on the Hub hold, or by the names, sizes and times
+    of local files. Without a network it is found by the commits it was seen for.
 
     Raises:
         CheckpointError: as `import_source`.
     """
     opened = [open_source(name) for name in names_of(str(source))]
     name = "+".join(one.origin for one in opened).replace("/", "--")
-    folder = cache_folder() / f"{name}-{_key(opened)}"
+    at_commits = cache_folder() / f"{name}-{_key(opened, contents=False)}"
+    if at_commits.is_dir():
+        return at_commits
+    folder, note = at_commits, at_commits.with_name(at_commits.name + ".txt")
+    if all(one.contents is not None for one in opened if one.revision):
+        folder = cache_folder() / f"{name}-{_key(opened, contents=True)}"
+    elif note.is_file():
+        folder = cache_folder() / note.read_text(encoding="utf-8")
     if not folder.is_dir():
         yield from write_import(joined([plan(one) for one in opened]), folder)
+    if folder != at_commits and not note.is_file():
+        with writing(note):
+            note.write_text(folder.name, encoding="utf-8")
     return folder
 
 
@@ -203,11 +216,17 @@ def _check_free(dest: Path) -> None:
         raise CheckpointError(f"{dest} exists and is never overwritten; choose another name")
 
 
-def _key(sources: Sequence[Source]) -> str:
+def _key(sources: Sequence[Source], *, contents: bool) -> str:
+    """Digest of what is converted: files on the Hub by their contents, or else by their commit."""
     facts: list[Any] = [CONVERSION]
     for source in sources:
-        facts += [source.origin, source.revision]
-        for file in () if source.revision else source.files:
-            path = source.path(file)
-            facts.append([str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns])
+        facts.append(source.origin)
+        if not source.revision:
+            for path in map(source.path, source.files):
+                facts.append([str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns])
+        elif contents and source.contents is not None:
+            held = source.contents.items()
+            facts.append(sorted(item for item in held if not item[0].endswith(UNREAD)))
+        else:
+            facts.append(source.revision)
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]

@@ -3,15 +3,27 @@
 Downloads resume, are shared with other programs, and are not repeated. It knows no model.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from unclip.errors import CheckpointError
 
 
-def list_files(name: str, revision: str | None, *, offline: bool) -> tuple[tuple[str, ...], str]:
-    """The files of a repository at a revision, and the commit that revision is.
+class Listing(NamedTuple):
+    """A repository at a revision."""
+
+    files: tuple[str, ...]
+    """Relative names, with ``/``."""
+    commit: str
+    """What the revision is."""
+    contents: Mapping[str, str] | None
+    """What each file holds, as git's digest of it. The cache does not tell: it lacks files."""
+
+
+def list_files(name: str, revision: str | None, *, offline: bool) -> Listing:
+    """The files of a repository at a revision.
 
     Without a network, what the cache holds of it.
 
@@ -35,19 +47,26 @@ def list_files(name: str, revision: str | None, *, offline: bool) -> tuple[tuple
         return cached
     try:
         with _explained(name, revision):
-            info = HfApi().model_info(name, revision=revision)
+            info = HfApi().model_info(name, revision=revision, files_metadata=True)
     except UnreachableError:
         if (cached := _cached(name, revision)) is not None:
             return cached
         raise
-    commit = info.sha or ""
-    with _explained(name, revision):
-        _remember(name, revision, commit)
-    return tuple(sibling.rfilename for sibling in info.siblings or ()), commit
+    siblings = info.siblings or ()
+    contents = {one.rfilename: one.blob_id for one in siblings if one.blob_id}
+    files = tuple(one.rfilename for one in siblings)
+    return Listing(files, info.sha or "", contents if len(contents) == len(files) else None)
 
 
-def fetch(name: str, file: str, commit: str, *, offline: bool) -> Path:
+def fetch(name: str, file: str, commit: str, revision: str | None, *, offline: bool) -> Path:
     """Bring one file here, unless the cache has it.
+
+    Args:
+        name: ``owner/name``.
+        file: its relative name.
+        commit: what ``revision`` is.
+        revision: as `list_files` was asked for.
+        offline: use no network.
 
     Raises:
         CheckpointError: it cannot be reached, or there is no room for it.
@@ -55,9 +74,9 @@ def fetch(name: str, file: str, commit: str, *, offline: bool) -> Path:
     from huggingface_hub import hf_hub_download
 
     with _explained(name, commit, file):
-        return Path(
-            hf_hub_download(name, file, revision=commit, local_files_only=_offline(offline))
-        )
+        path = hf_hub_download(name, file, revision=commit, local_files_only=_offline(offline))
+        _remember(name, revision, commit)
+        return Path(path)
 
 
 class UnreachableError(CheckpointError):
@@ -70,7 +89,7 @@ def _offline(asked: bool) -> bool:
     return asked or constants.HF_HUB_OFFLINE
 
 
-def _cached(name: str, revision: str | None) -> tuple[tuple[str, ...], str] | None:
+def _cached(name: str, revision: str | None) -> Listing | None:
     """What the cache holds of a repository; its layout is documented by huggingface_hub."""
     folder = _cache(name)
     reference = folder / "refs" / (revision or "main")
@@ -79,13 +98,13 @@ def _cached(name: str, revision: str | None) -> tuple[tuple[str, ...], str] | No
     if not commit or not snapshot.is_dir():
         return None
     files = [path.relative_to(snapshot) for path in snapshot.rglob("*") if path.is_file()]
-    return tuple(sorted(file.as_posix() for file in files)), commit
+    return Listing(tuple(sorted(file.as_posix() for file in files)), commit, None)
 
 
 def _remember(name: str, revision: str | None, commit: str) -> None:
     """Note which commit a branch or tag was: files are fetched by commit, and found without it."""
-    if revision != commit:
-        reference = _cache(name) / "refs" / (revision or "main")
+    reference = _cache(name) / "refs" / (revision or "main")
+    if revision != commit and not (reference.is_file() and reference.read_text() == commit):
         reference.parent.mkdir(parents=True, exist_ok=True)
         reference.write_text(commit)
 

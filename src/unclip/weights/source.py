@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -45,6 +45,8 @@ class Source:
     """For the card: a name on the Hub, or of a file or folder."""
     revision: str = ""
     """The commit on the Hub; empty for local files."""
+    contents: Mapping[str, str] | None = None
+    """What each file on the Hub holds, as a digest; None where that is not known."""
     offline: bool = False
     """Whether no network may be used."""
     _open: dict[str, Tensors] = field(default_factory=dict)
@@ -170,12 +172,12 @@ def open_source(name: str, revision: str | None = None, *, offline: bool = False
         return _local(name, path, offline)
     if not looks_like_hub(name):
         raise CheckpointError(f"{name} does not exist; give a file, a folder or owner/name")
-    files, commit = hub.list_files(name, revision, offline=offline)
+    files, commit, contents = hub.list_files(name, revision, offline=offline)
 
     def fetch(file: str) -> Path:
-        return hub.fetch(name, file, commit, offline=offline)
+        return hub.fetch(name, file, commit, revision, offline=offline)
 
-    return Source(name, files, fetch, origin=name, revision=commit, offline=offline)
+    return Source(name, files, fetch, name, commit, contents, offline)
 
 
 def looks_like_hub(name: str) -> bool:
