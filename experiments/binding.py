@@ -6,7 +6,7 @@ not bind attributes; even decode(CLIP(x)) swaps them. Colours are read from the 
 
 import numpy as np
 
-from measures import Condition, pictures
+from measures import Condition, percent, pictures
 from study import Numbers, Setting, Study, main
 from unclip.evaluation.colours import coloured
 from unclip.evaluation.drawing import side_by_side
@@ -20,20 +20,23 @@ CONDITIONS: dict[Condition, str] = {
     "image and caption": "CLIP of the picture, and caption",
 }
 
+SHOWN = 10
+
 
 def measure(setting: Setting) -> Numbers:
     questions = setting.questions("D")
     asked = [question.colours for question in questions]
     result: Numbers = {}
-    shown = [np.stack([question.image for question in questions[:24]])]
+    setting.expect(len(CONDITIONS))
+    shown = [np.stack([question.image for question in questions[:SHOWN]])]
     for condition in CONDITIONS:
 
         def compute(condition=condition) -> Numbers:
             return _scores(pictures(setting, questions, condition=condition), asked)
 
         result[condition] = setting.point(condition, compute)
-        shown.append(pictures(setting, questions[:24], condition=condition))
-    setting.picture("binding", contact_sheet(side_by_side(shown, 24), 3))
+        shown.append(pictures(setting, questions[:SHOWN], condition=condition))
+    setting.picture("binding", contact_sheet(side_by_side(shown, SHOWN), 2))
     return result
 
 
@@ -61,7 +64,18 @@ def plot(numbers: Numbers, figure) -> None:
     axes.legend()
 
 
-STUDY = Study("binding", "Figs. 14, 15", "Which colour belongs to which thing?", measure, plot)
+def ours(numbers: Numbers) -> dict[str, str]:
+    words = [
+        f"{name}: {percent(numbers[condition]['both'])} right, "
+        f"{percent(numbers[condition]['swapped'])} swapped"
+        for condition, name in CONDITIONS.items()
+    ]
+    return {"Figs. 14, 15": "; ".join(words)}
+
+
+STUDY = Study(
+    "binding", "Figs. 14, 15", "Which colour belongs to which thing?", measure, plot, ours
+)
 
 if __name__ == "__main__":
     main(STUDY)

@@ -7,7 +7,7 @@ which. What is kept is judged by an evaluator that finds the source among all so
 import numpy as np
 
 from codes import decode, eight_bit, embed
-from measures import curve, see
+from measures import curve, percent, see
 from study import Numbers, Setting, Study, main
 from unclip.evaluation.drawing import side_by_side
 from unclip.evaluation.retrieval import retrieved
@@ -21,7 +21,7 @@ DIMENSIONS = (1, 2, 4, 8, 16, 32, 64, 128)
 SCENES = range(4096)
 """Training scenes whose embeddings the components are found in."""
 AT_ONCE = 64
-SHOWN = 8
+SHOWN = 6
 
 
 def measure(setting: Setting) -> Numbers:
@@ -39,6 +39,7 @@ def measure(setting: Setting) -> Numbers:
     def drawn(keep: int, count: int) -> np.ndarray:
         return eight_bit(decode(setting, keep_components(found, z[:count], keep), own))
 
+    setting.expect(len(kept))
     for keep in kept:
 
         def compute(keep=keep) -> Numbers:
@@ -64,7 +65,13 @@ def plot(numbers: Numbers, figure) -> None:
         axes.set_xticks(xs, [str(count) for count in xs], fontsize=7)
 
 
-STUDY = Study("components", "Fig. 7", "What do the first components hold?", measure, plot)
+def ours(numbers: Numbers) -> dict[str, str]:
+    among = numbers["among"]
+    words = [f"{point['components']}: {percent(point['found'])}" for point in numbers["curve"]]
+    return {"Fig. 7": f"source found among {among}, by components kept: {', '.join(words)}"}
+
+
+STUDY = Study("components", "Fig. 7", "What do the first components hold?", measure, plot, ours)
 
 if __name__ == "__main__":
     main(STUDY)

@@ -1,15 +1,16 @@
 """Figure 8 and §5.1: the caption alone, z_t in place of z_i, or the prior's z_i.
 
-First the shipped decoder, as it is. With ``--minutes`` two more decoders are trained for equal
+First the shipped decoder, as it is. With ``--train`` two more decoders are trained for equal
 time and from equal weights, one on z_i and one on z_t, which is the paper's 7.99 against 9.16.
 """
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from measures import Condition, pictures, quality
+from measures import Condition, percent, pictures, quality, said
 from study import Numbers, Setting, Study, main
 from unclip.checkpoint import load_stage
 from unclip.data.transforms import SquareResize
@@ -24,6 +25,7 @@ from unclip.training.session import frozen, train_into
 from unclip.types import Batch, Losses
 
 CONDITIONS: dict[Condition, str] = {"caption": "caption", "z_t": "z_t", "prior": "prior's z_i"}
+SHOWN = 15
 
 
 class OnText(Decoder):
@@ -34,9 +36,16 @@ class OnText(Decoder):
         return super().forward(replace(batch, image_embedding=batch.text.embedding), randomness)
 
 
+TRAINED: dict[str, tuple[type[Decoder], Condition]] = {
+    "z_i": (Decoder, "prior"),
+    "z_t": (OnText, "z_t"),
+}
+
+
 def measure(setting: Setting) -> Numbers:
     questions = setting.questions("B")
     result: Numbers = {"shipped": {}}
+    setting.expect(len(CONDITIONS) + 2 * bool(setting.train))
     shown = []
     for condition in CONDITIONS:
 
@@ -45,37 +54,42 @@ def measure(setting: Setting) -> Numbers:
             return quality(setting, questions, drawn)
 
         result["shipped"][condition] = setting.point(condition, compute)
-        shown.append(pictures(setting, questions[:24], condition=condition))
-    setting.picture("conditions", contact_sheet(side_by_side(shown, 24), 4))
-    if setting.minutes is not None:
+        shown.append(pictures(setting, questions[:SHOWN], condition=condition))
+    setting.picture("conditions", contact_sheet(side_by_side(shown, SHOWN), 3))
+    if setting.train:
         result["trained"] = _trained(setting)
     return result
 
 
 def _trained(setting: Setting) -> Numbers:
     """Two decoders of equal compute, each drawn from with what it was trained on."""
+    return {
+        kind: setting.point(f"trained on {kind}", partial(_of, setting, kind)) for kind in TRAINED
+    }
+
+
+def _of(setting: Setting, kind: str) -> Numbers:
+    build, condition = TRAINED[kind]
     clip = frozen(_clip_folder(setting))
     sizes = preset("emoji")
     questions = setting.questions("B")
-    kept, found = setting.model.decoder, {}
-    for kind, build, condition in (("z_i", Decoder, "prior"), ("z_t", OnText, "z_t")):
-        torch.manual_seed(setting.seed)
-        config = sizes.training["decoder"].model_copy(update={"seed": setting.seed})
-        folder = setting.folder / f"trained on {kind}"
-        report = train_into(
-            folder,
-            build(sizes.decoder(clip.config)),
-            setting.scenes,
-            config,
-            clip=clip,
-            transform=SquareResize(size=64),
-            max_minutes=(setting.minutes or 0) / 2,
-        )
-        setting.model.decoder = Slot.holding(load_stage(folder / "decoder", choose_runtime()))
-        drawn = pictures(setting, questions, condition=condition)
-        found[kind] = {"images": report.images, **quality(setting, questions, drawn)}
-    setting.model.decoder = kept
-    return found
+    torch.manual_seed(setting.seed)
+    config = sizes.training["decoder"].model_copy(update={"seed": setting.seed})
+    folder = setting.folder / f"trained on {kind}"
+    report = train_into(
+        folder,
+        build(sizes.decoder(clip.config)),
+        setting.scenes,
+        config,
+        clip=clip,
+        transform=SquareResize(size=64),
+        max_minutes=(setting.train or 0) / 2,
+    )
+    shipped = setting.model.decoder
+    setting.model.decoder = Slot.holding(load_stage(folder / "decoder", choose_runtime()))
+    drawn = pictures(setting, questions, condition=condition)
+    setting.model.decoder = shipped
+    return {"images": report.images, **quality(setting, questions, drawn)}
 
 
 def _clip_folder(setting: Setting) -> Path:
@@ -100,7 +114,18 @@ def plot(numbers: Numbers, figure) -> None:
         axes.tick_params(axis="x", labelrotation=30)
 
 
-STUDY = Study("conditioning", "Fig. 8, §5.1", "Caption, z_t or the prior's z_i?", measure, plot)
+def ours(numbers: Numbers) -> dict[str, str]:
+    shipped = numbers["shipped"]
+    found = [f"{CONDITIONS[name]} {percent(shipped[name]['retrieved'])}" for name in CONDITIONS]
+    fid = [f"{CONDITIONS[name]} {said(shipped[name]['fid'])}" for name in CONDITIONS]
+    trained = numbers.get("trained", {})
+    fid += [f"trained on {kind} {said(point['fid'])}" for kind, point in trained.items()]
+    return {"Fig. 8": f"caption found: {', '.join(found)}", "§5.1": f"FID: {', '.join(fid)}"}
+
+
+STUDY = Study(
+    "conditioning", "Fig. 8, §5.1", "Caption, z_t or the prior's z_i?", measure, plot, ours
+)
 
 if __name__ == "__main__":
     main(STUDY)

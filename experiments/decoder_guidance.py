@@ -4,36 +4,47 @@ The paper: guidance hurts unCLIP's FID far less than GLIDE's, and its recall doe
 GLIDE's place stands the same decoder given the caption alone.
 """
 
-from measures import curve, pictures, quality, spread_within
-from study import Numbers, Setting, Study, main
+from collections.abc import Callable, Sequence
+
+from measures import Condition, curve, percent, pictures, quality, said, spread_within
+from study import Numbers, Question, Setting, Study, main
 from unclip.evaluation.drawing import side_by_side
 from unclip.images import contact_sheet
 
-SCALES = (1.0, 1.5, 2.0, 3.0, 4.0)
+SCALES = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0)
 TAKES = 4
-CONDITIONS = {"prior": "unCLIP", "caption": "caption alone"}
+"""Pictures of each caption whose distance is taken, of a quarter of the captions."""
+CONDITIONS: dict[Condition, str] = {"prior": "unCLIP", "caption": "caption alone"}
+SHOWN = 8
 
 
 def measure(setting: Setting) -> Numbers:
     questions = setting.questions("B")
-    few = questions[: max(4, setting.count // 10)]
-    curves: Numbers = {}
+    found = curves(setting, questions)
+    shown = [pictures(setting, questions[:SHOWN], {"decoder.guidance": scale}) for scale in SCALES]
+    setting.picture("guidance", contact_sheet(side_by_side(shown, SHOWN), 1))
+    return {"scales": list(SCALES), "curves": found}
+
+
+def curves(setting: Setting, questions: Sequence[Question]) -> Numbers:
+    """Quality and spread at each scale, of each condition."""
+    setting.expect(len(CONDITIONS) * len(SCALES))
+    few = questions[: max(2, len(questions) // TAKES)]
+    found: Numbers = {}
     for condition in CONDITIONS:
-        curves[condition] = []
+        found[condition] = []
         for scale in SCALES:
             changed = {"decoder.guidance": scale}
 
             def compute(condition=condition, changed=changed) -> Numbers:
                 drawn = pictures(setting, questions, changed, condition)
-                takes = [pictures(setting, few, changed, condition, t) for t in range(TAKES)]
-                spread = spread_within(setting, takes).as_json()
-                return {**quality(setting, questions, drawn), "spread": spread}
+                others = [pictures(setting, few, changed, condition, t) for t in range(1, TAKES)]
+                spread = spread_within(setting, [drawn[: len(few)], *others])
+                return {**quality(setting, questions, drawn), "spread": spread.as_json()}
 
             point = setting.point(f"{condition}, guidance {scale}", compute)
-            curves[condition].append({"scale": scale, **point})
-    shown = [pictures(setting, few[:8], {"decoder.guidance": s}) for s in SCALES]
-    setting.picture("guidance", contact_sheet(side_by_side(shown, 8), 2))
-    return {"scales": list(SCALES), "curves": curves}
+            found[condition].append({"scale": scale, **point})
+    return found
 
 
 def plot(numbers: Numbers, figure) -> None:
@@ -50,9 +61,25 @@ def plot(numbers: Numbers, figure) -> None:
     axes.legend()
 
 
+def ours(numbers: Numbers) -> dict[str, str]:
+    def from_to(name: str, say: Callable[[Numbers], str]) -> str:
+        return "; ".join(
+            f"{CONDITIONS[condition]} {say(points[0][name])} → {say(points[-1][name])}"
+            for condition, points in numbers["curves"].items()
+        )
+
+    ends = f"guidance {numbers['scales'][0]:g} → {numbers['scales'][-1]:g}: "
+    return {
+        "Fig. 9": f"{ends}distance within a caption {from_to('spread', said)}",
+        "Fig. 11": f"{ends}FID {from_to('fid', said)}",
+        "Fig. 13": f"{ends}recall {from_to('recall', percent)}",
+    }
+
+
 STUDY = Study(
-    "decoder-guidance", "Figs. 9, 11, 13", "What does guiding the decoder cost?", measure, plot
-)
+    "decoder-guidance", "Figs. 9, 11, 13", "What does guiding the decoder cost?",
+    measure, plot, ours,
+)  # fmt: skip
 
 if __name__ == "__main__":
     main(STUDY)

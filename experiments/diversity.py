@@ -1,33 +1,19 @@
 """Table 1 and Figure 10, by proxies: diversity against fidelity of unCLIP and the caption alone.
 
 The paper's raters prefer unCLIP's diversity at about equal photorealism. Here: distances between
-four pictures of one caption, against precision, over the guidance of the decoder.
+four pictures of one caption, against precision, over the guidance of the decoder; the points are
+those of `decoder_guidance`.
 """
 
-from measures import numbers, pictures, quality, spread_within
+import decoder_guidance
+from decoder_guidance import CONDITIONS
+from measures import percent, said
 from study import Numbers, Setting, Study, main
-
-SCALES = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0)
-TAKES = 4
-CONDITIONS = {"prior": "unCLIP", "caption": "caption alone"}
 
 
 def measure(setting: Setting) -> Numbers:
-    questions = setting.questions("B", max(8, setting.count // TAKES))
-    curves: Numbers = {}
-    for condition in CONDITIONS:
-        curves[condition] = []
-        for scale in SCALES:
-
-            def compute(condition=condition, scale=scale) -> Numbers:
-                changed = {"decoder.guidance": scale}
-                takes = [pictures(setting, questions, changed, condition, t) for t in range(TAKES)]
-                spread = numbers(spread=spread_within(setting, takes))
-                return {**spread, **quality(setting, questions, takes[0])}
-
-            point = setting.point(f"{condition}, guidance {scale}", compute)
-            curves[condition].append({"scale": scale, **point})
-    return {"curves": curves}
+    measured = setting.beside(decoder_guidance.STUDY)
+    return {"curves": decoder_guidance.curves(measured, setting.questions("B"))}
 
 
 def plot(numbers: Numbers, figure) -> None:
@@ -48,9 +34,21 @@ def plot(numbers: Numbers, figure) -> None:
     axes.legend(title="number: guidance")
 
 
+def ours(numbers: Numbers) -> dict[str, str]:
+    words = []
+    for condition, points in numbers["curves"].items():
+        best = max(points, key=lambda point: point["precision"]["value"] or 0)
+        words.append(
+            f"{CONDITIONS[condition]} {said(best['spread'])} at its best precision "
+            f"{percent(best['precision'])} (guidance {best['scale']:g})"
+        )
+    return {"Fig. 10": f"distance within a caption: {'; '.join(words)}"}
+
+
 STUDY = Study(
-    "diversity", "Table 1, Fig. 10", "Is unCLIP more diverse at equal fidelity?", measure, plot
-)
+    "diversity", "Table 1, Fig. 10", "Is unCLIP more diverse at equal fidelity?",
+    measure, plot, ours,
+)  # fmt: skip
 
 if __name__ == "__main__":
     main(STUDY)

@@ -4,7 +4,7 @@ The paper swept 50, 70, 85 and 95: drawing from the upper half won everywhere. N
 prior is autoregressive: ``--model``.
 """
 
-from measures import curve, pictures, quality
+from measures import curve, percent, pictures, quality
 from study import Numbers, Setting, Study, main
 from unclip.errors import OptionError
 
@@ -16,6 +16,7 @@ def measure(setting: Setting) -> Numbers:
         if not hasattr(prior, "codec"):
             raise OptionError("this model's prior draws no dot token; give one with --model")
     questions = setting.questions("B")
+    setting.expect(len(PERCENTILES))
     points = []
     for percentile in PERCENTILES:
 
@@ -37,7 +38,15 @@ def plot(numbers: Numbers, figure) -> None:
         axes.set(xlabel="dot token above percentile", ylabel=label)
 
 
-STUDY = Study("dot-percentile", "§2.2", "From where to draw the dot token?", measure, plot)
+def ours(numbers: Numbers) -> dict[str, str]:
+    words = [
+        f"{100 * point['percentile']:g}: {percent(point['retrieved'])}"
+        for point in numbers["points"]
+    ]
+    return {"§2.2": f"caption found, by percentile: {', '.join(words)}"}
+
+
+STUDY = Study("dot-percentile", "§2.2", "From where to draw the dot token?", measure, plot, ours)
 
 if __name__ == "__main__":
     main(STUDY)

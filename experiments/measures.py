@@ -9,18 +9,21 @@ from typing import Literal
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from study import Numbers, Question, Setting
 from unclip.evaluation.distances import fid, kid, mean_pairwise_distance, precision_recall
 from unclip.evaluation.drawing import pixels, stacked
-from unclip.evaluation.retrieval import ranks
+from unclip.evaluation.retrieval import ranks, retrieved
 from unclip.evaluation.statistics import Score, mean, share
 from unclip.options import GenerateOptions
 from unclip.randomness import Randomness, derive_seed
 from unclip.types import finish
 
 BATCH = 32
+AMONG = 100
+"""Candidates that the evaluator finds the right one among."""
 
 Condition = Literal["prior", "z_t", "caption", "image", "image and caption"]
 
@@ -89,6 +92,16 @@ def read(setting: Setting, captions: Sequence[str]) -> Tensor:
     return setting.evaluator.encode_text(list(captions), warn=False).embedding.cpu()
 
 
+def found_among(queries: Tensor, candidates: Tensor) -> Bool[Tensor, " n"]:
+    """Whether each query's own candidate is the nearest of a hundred, or of all if fewer."""
+    hits = []
+    for start in range(0, len(queries), AMONG):
+        end = min(start + AMONG, len(queries))
+        rows = slice(max(0, end - AMONG), end)
+        hits.append(retrieved(queries[rows], candidates[rows])[start - end :])
+    return torch.cat(hits)
+
+
 def quality(setting: Setting, questions: Sequence[Question], drawn: np.ndarray) -> Numbers:
     """Fidelity, diversity and fit to the captions, all by the evaluator."""
     real, ours = see(setting, np.stack([q.image for q in questions])), see(setting, drawn)
@@ -115,6 +128,23 @@ def spread_within(setting: Setting, takes: Sequence[np.ndarray]) -> Score:
 def numbers(**scores: Score) -> Numbers:
     """Scores as JSON values."""
     return {name: score.as_json() for name, score in scores.items()}
+
+
+def said(score: Numbers, digits: int = 2) -> str:
+    """A figure with its standard error, for people."""
+    value, error = score["value"], score["standard_error"]
+    if value is None:
+        return "–"
+    return f"{value:.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
+
+
+def percent(score: Numbers) -> str:
+    """A share with its standard error, for people."""
+    whole = {
+        name: None if score[name] is None else 100 * score[name]
+        for name in ("value", "standard_error")
+    }
+    return f"{said(whole, 1)} %"
 
 
 def curve(axes, xs: Sequence[float], points: Sequence[Numbers], name: str, **style: object) -> None:

@@ -2,7 +2,7 @@
 
 import torch
 
-from measures import curve, numbers, options_of, pictures, quality
+from measures import curve, numbers, options_of, percent, pictures, quality, said
 from study import Numbers, Setting, Study, main
 from unclip.evaluation.drawing import stacked
 from unclip.evaluation.embeddings import prior_scores
@@ -20,6 +20,7 @@ KEPT = {
 
 def measure(setting: Setting) -> Numbers:
     questions = setting.questions("B")
+    setting.expect(len(SCALES))
     points = []
     for scale in SCALES:
         changed = {"prior.guidance": scale}
@@ -56,7 +57,16 @@ def plot(numbers: Numbers, figure) -> None:
         axes.set(xlabel="guidance scale of the prior", ylabel=label)
 
 
-STUDY = Study("prior-guidance", "§5", "What does guiding the prior do?", measure, plot)
+def ours(numbers: Numbers) -> dict[str, str]:
+    words = [
+        f"{point['scale']:g}: caption found {percent(point['retrieved'])}, variance "
+        f"{said(point['variance'])} of the data's"
+        for point in (numbers["points"][0], numbers["points"][-1])
+    ]
+    return {"§5": "guidance " + "; ".join(words)}
+
+
+STUDY = Study("prior-guidance", "§5", "What does guiding the prior do?", measure, plot, ours)
 
 if __name__ == "__main__":
     main(STUDY)

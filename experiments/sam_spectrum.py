@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from measures import percent
 from study import Numbers, Question, Setting, Study, main
 from unclip.clip.clip import Clip
 from unclip.data.transforms import SquareResize
@@ -41,11 +42,23 @@ UNSEEN = range(10**9, 10**9 + 4096)
 
 def measure(setting: Setting) -> Numbers:
     questions = setting.questions("B")
-    return {"clips": {name: _of(setting, name, questions) for name in CLIPS}}
+    setting.expect(sum(map(cost, CLIPS)))
+    return {
+        "clips": {
+            name: setting.point(name, lambda name=name: _of(setting, name, questions), cost(name))
+            for name in CLIPS
+        }
+    }
+
+
+def cost(name: str) -> float:
+    """Passes through the network, as a share of a whole training's."""
+    steps, radius = CLIPS[name]
+    return steps * (1 + bool(radius))
 
 
 def _of(setting: Setting, name: str, questions: Sequence[Question]) -> Numbers:
-    clip, cost = trained(setting, name)
+    clip, spent = trained(setting, name)
     scenes = UNSEEN[:256] if setting.arguments.quick else UNSEEN
     parts = (scenes[i : i + AT_ONCE] for i in range(0, len(scenes), AT_ONCE))
     seen = (stacked(np.asarray(setting.scenes.batch(part).images)) for part in parts)
@@ -58,7 +71,7 @@ def _of(setting: Setting, name: str, questions: Sequence[Question]) -> Numbers:
         "components for 99 %": components_needed(shares, 0.01),
         "samples": len(scenes),
         "caption by image, R@1": share(retrieved(images, text)).as_json(),
-        "cost": cost,
+        "cost": spent,
     }
 
 
@@ -80,14 +93,14 @@ def trained(setting: Setting, name: str) -> tuple[Clip, Numbers]:
         sizes.clip.text_tower().vocabulary,
     )
     clip = Clip(sizes.clip.updated({"planned_batch": batch}), words)
-    budget = None if setting.minutes is None else setting.minutes * part * (1 + bool(radius)) / 2.5
+    budget = setting.train * cost(name) / sum(map(cost, CLIPS)) if setting.train else None
     transform = SquareResize(size=setting.scenes.size)
     report = train_into(
         folder, clip, setting.scenes, config, transform=transform, max_minutes=budget
     )
     last = read_log(folder / "training" / "clip" / "log.jsonl")[-1]
-    cost = {"steps": report.step, "images": report.images, "seconds": last["seconds"]}
-    return place(clip.eval(), choose_runtime()), cost
+    spent = {"steps": report.step, "images": report.images, "seconds": last["seconds"]}
+    return place(clip.eval(), choose_runtime()), spent
 
 
 def plot(numbers: Numbers, figure) -> None:
@@ -102,7 +115,18 @@ def plot(numbers: Numbers, figure) -> None:
     right.set(xlabel="components", ylabel="variance they hold")
 
 
-STUDY = Study("sam-spectrum", "§2.2", "Does SAM lower the rank of CLIP's space?", measure, plot)
+def ours(numbers: Numbers) -> dict[str, str]:
+    words = [
+        f"{name}: effective rank {found['effective rank']:.0f}, {found['components for 99 %']} "
+        f"components hold 99 %, R@1 {percent(found['caption by image, R@1'])}"
+        for name, found in numbers["clips"].items()
+    ]
+    return {"§2.2": "; ".join(words)}
+
+
+STUDY = Study(
+    "sam-spectrum", "§2.2", "Does SAM lower the rank of CLIP's space?", measure, plot, ours
+)
 
 if __name__ == "__main__":
     main(STUDY)
