@@ -251,6 +251,27 @@ def test_a_model_that_does_not_fit_together(changes: dict, message: str, model: 
     assert message in str(caught.value)
 
 
+def test_a_model_of_one_stage_says_what_it_lacks(
+    tiny_stages: dict[str, Any], tmp_path: Path
+) -> None:
+    model = tmp_path / "mine"
+    options = {"defaults": GenerateOptions(), "card": Card()}
+    save_pipeline(model, {"prior": tiny_stages["prior"]}, **options)
+    assert read_index(model).folders() == ["prior"]
+    with pytest.raises(CheckpointError, match="mine has no clip yet: join the model with another"):
+        load_pipeline(model, FLOAT32)
+    save_pipeline(model, {"clip": tiny_stages["clip"]}, **options)
+    with pytest.raises(
+        CheckpointError,
+        match=r"mine has no decoder yet: train one with `unclip train decoder DATA -o \S*mine`, or "
+        r"join .*: `unclip import OTHER\+\S*mine DEST`",
+    ):
+        load_pipeline(model, FLOAT32)
+    save_pipeline(model, {name: tiny_stages[name] for name in ("clip", "decoder")}, **options)
+    with pytest.raises(CheckpointError, match="has no prior and draws no prompts"):
+        load_pipeline(model, FLOAT32).generate("a ball")
+
+
 def test_embeddings_of_another_clip_are_refused(model: Path) -> None:
     smaller = preset("tiny").clip.model_copy(update={"embedding": 16})
     wrong = preset("tiny").prior(smaller)

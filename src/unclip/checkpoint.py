@@ -92,6 +92,23 @@ class Index(Config):
         stages = (self.clip, self.prior, self.decoder, self.codec, *self.upsamplers.values())
         return [name for name in stages if name is not None]
 
+    def naming(self, folder: str) -> "Index":
+        """The index with one more stage in a folder of its name (``upsampler-256``)."""
+        if not folder.startswith("upsampler-"):
+            return self.model_copy(update={folder: folder})
+        sizes = {**self.upsamplers, int(folder.split("-")[1]): folder}
+        return self.model_copy(update={"upsamplers": dict(sorted(sizes.items()))})
+
+    def present(self, model: Path) -> "Index":
+        """The index without CLIP, prior or decoder that it names and ``model`` does not hold."""
+        named = {stage: getattr(self, stage) for stage in ("clip", "prior", "decoder")}
+        absent = {stage for stage, name in named.items() if name and not _is_there(model / name)}
+        return self.model_copy(update=dict.fromkeys(absent))
+
+
+EMPTY = Index(clip=None, prior=None, decoder=None)
+"""Of a model without a stage yet."""
+
 
 def save_stage(
     stage: Any,
@@ -206,9 +223,10 @@ def save_pipeline(
     folder = Path(folder)
     for name, stage in stages.items():
         save_stage(stage, folder / name, dtype=dtype)
-    sizes = {int(name.split("-")[1]): name for name in stages if name.startswith("upsampler-")}
-    codec = "codec" if "codec" in stages else None
-    write_index(folder, Index(upsamplers=sizes, codec=codec, defaults=defaults, card=card))
+    index = EMPTY.model_copy(update={"defaults": defaults, "card": card})
+    for name in stages:
+        index = index.naming(name)
+    write_index(folder, index)
 
 
 def write_index(folder: Path, index: Index) -> None:
@@ -265,12 +283,8 @@ def load_pipeline(
     folder = Path(folder)
     runtime = runtime or choose_runtime()
     index = read_index(folder)
-    for stage, name in (("clip", index.clip), ("decoder", index.decoder)):
-        if name is None:
-            raise CheckpointError(
-                f"{folder} draws nothing by itself: it has no {stage}; put the {stage} folder of a "
-                f"model of the same CLIP into it and name it in its {INDEX}"
-            )
+    for stage in ("clip", "decoder", "prior"):
+        _check_there(folder, stage, getattr(index, stage))
     clip = _expected(folder / str(index.clip), "clip")
     prior = _expected(folder / index.prior, "prior") if index.prior else None
     decoder = _expected(folder / str(index.decoder), "decoder")
@@ -313,6 +327,21 @@ def load_pipeline(
         runtime=runtime,
         latents=latents,
     )
+
+
+def _check_there(folder: Path, stage: str, name: str | None) -> None:
+    """A model needs a CLIP and a decoder to draw; one without a prior still varies images."""
+    if _is_there(folder / name) if name else stage == "prior":
+        return
+    lacking = f"{folder / name} does not exist" if name else f"{folder} has no {stage} yet"
+    ways = [f"train one with `unclip train {stage} DATA -o {folder}`"] if stage != "clip" else []
+    other = f"another of the same CLIP that has one: `unclip import OTHER+{folder} DEST`"
+    raise CheckpointError(f"{lacking}: {', or '.join([*ways, f'join the model with {other}'])}")
+
+
+def _is_there(folder: Path) -> bool:
+    recover(folder)
+    return folder.is_dir()
 
 
 def _codec_of(folder: Path, index: Index, decoder: DecoderConfig) -> CodecConfig | None:

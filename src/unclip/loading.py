@@ -60,16 +60,25 @@ def finding(model: str | Path) -> Generator[Any, None, Path]:
     known = shipped()
     if str(model) in known:
         return known[str(model)]
-    parts = str(model).split("+")
-    if Path(model).exists() or all(Path(part).exists() or looks_like_hub(part) for part in parts):
+    source = in_full(str(model))
+    parts = [source] if Path(source).exists() else source.split("+")
+    if all(Path(part).exists() or looks_like_hub(part) for part in parts):
         from unclip.weights.convert import imported
 
-        return (yield from imported(model))
+        return (yield from imported(source))
     names = ", ".join(known) or "none"
     raise CheckpointError(
         f"there is no model {str(model)!r}: give a model folder, a shipped model ({names}) "
         "or owner/name of one on the Hub"
     )
+
+
+def in_full(source: str) -> str:
+    """What is to be imported, ``A+B``, with names of shipped models replaced by their folders."""
+    if Path(source).exists():
+        return source
+    known = shipped()
+    return "+".join(str(known.get(part.strip(), part)) for part in source.split("+"))
 
 
 def shipped() -> dict[str, Path]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from unclip.checkpoint import load_stage, read_config
+from unclip.checkpoint import load_stage, read_config, read_index
 from unclip.cli import run
 from unclip.data.embeddings import EmbeddedSource
 from unclip.images import decode
@@ -35,11 +35,26 @@ def test_the_prior_trains_on_the_clip_of_a_model_from_kept_embeddings(
         command += ["--clip", str(tiny_model), "--embeddings", str(embeddings)]
         assert run(command) == 0
         assert len(decoded) == images, "images are decoded to be embedded once, then never"
+    assert read_index(tmp_path / "first").folders() == ["prior"], "the CLIP is another model's"
     config = read_config(tmp_path / "first" / "prior")[1]
     assert config.clip == load_stage(tiny_model / "clip").identity()
     first, second = (load_stage(tmp_path / name / "prior") for name in ("first", "second"))
     for mine, theirs in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(mine, theirs)
+
+
+def test_a_prior_on_another_models_clip_is_joined_with_it(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine, both = str(tmp_path / "mine"), str(tmp_path / "both")
+    assert run(["train", "prior", str(photos), "-o", mine, "--clip", str(tiny_model), *TINY]) == 0
+    few = ["--size", "64", "--decoder.steps", "2", "--prior.steps", "2", "-o", str(tmp_path)]
+    capsys.readouterr()
+    assert run(["generate", "a ball", "--model", mine, *few]) == 2
+    assert "mine has no clip yet: join the model with another" in capsys.readouterr().err
+    assert run(["info", mine]) == 0
+    assert run(["import", f"{tiny_model}+{mine}", both]) == 0
+    assert run(["generate", "a ball", "--model", both, *few]) == 0
 
 
 def test_the_decoder_sees_images_and_kept_embeddings(

@@ -52,9 +52,11 @@ def test_clip_embeds_images_at_its_own_size_and_the_decoder_learns_them_smaller(
 
 def test_stages_are_registered_one_after_the_other(tmp_path: Path) -> None:
     defaults = GenerateOptions(candidates=3)
-    for folder in ("clip", "upsampler-1024", "upsampler-256"):
+    for folder in ("prior", "upsampler-1024", "upsampler-256"):
+        (tmp_path / "mine" / folder).mkdir(parents=True)
         session._register(tmp_path / "mine", folder, defaults)
     index = read_index(tmp_path / "mine")
+    assert index.folders() == ["prior", "upsampler-256", "upsampler-1024"], "what is there"
     assert index.upsamplers == {256: "upsampler-256", 1024: "upsampler-1024"}
     assert index.card.name == "mine"
     assert index.defaults.model_dump(exclude_unset=True) == {"candidates": 3}
@@ -66,6 +68,7 @@ def test_what_a_model_says_of_itself_is_kept(tmp_path: Path) -> None:
     session._register(tmp_path, "clip", GenerateOptions(seed=4))
     index = read_index(tmp_path)
     assert (index.card, index.defaults.seed) == (card, 3)
+    assert index.folders() == [], "nothing that is named was there"
     (tmp_path / INDEX).write_text(json.dumps({"format": 9}))
     with pytest.raises(CheckpointError, match="format"):
         session._register(tmp_path, "clip", None)

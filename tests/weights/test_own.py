@@ -104,6 +104,19 @@ def test_generate_takes_joined_names(
     assert unclip.load(name, choose_runtime("cpu", "fp32")).defaults.candidates == 5
 
 
+def test_shipped_models_are_joined_by_name(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unclip.loading.shipped", lambda: {"ours": models / "first"})
+    monkeypatch.setenv("UNCLIP_CACHE", str(tmp_path / "cache"))
+    dest = tmp_path / "both"
+    assert run(["import", f"ours+{models / 'second' / 'prior'}", str(dest)]) == 0
+    assert same(dest / "prior", models / "second" / "prior")
+    assert find(f"ours+{models / 'second' / 'prior'}").parent == tmp_path / "cache"
+    with pytest.raises(CheckpointError, match=r"no model 'ours\+nothing'"):
+        find("ours+nothing")
+
+
 def test_a_replaced_stage_takes_its_sampling_with_it(models: Path, tmp_path: Path) -> None:
     lone = shutil.copytree(models / "second" / "prior", tmp_path / "lone")
     dest = import_source(f"{models / 'first'}+{lone}", tmp_path / "both")

@@ -38,8 +38,10 @@ def import_weights(
         offline: Use what the Hub's cache holds and no network.
     """
     from unclip.cli.info import describe
+    from unclip.loading import in_full
     from unclip.weights.convert import importing
 
+    source = in_full(source)
     watch(importing(source, dest, reference=reference, revision=revision, offline=offline))
     card = describe(str(dest))["card"]
     print(f"{dest}  {card['family']}  licence: {card['licence']}")

@@ -50,7 +50,7 @@ def describe(model: str) -> dict[str, Any]:
         "folder": str(folder),
         "fingerprint": fingerprint(folder, index),
         "card": index.card.model_dump(),
-        "sizes": [*sizes, *index.upsamplers],
+        "sizes": [*sizes, *index.upsamplers] if index.decoder else [],
         "stages": stages,
         "defaults": index.defaults.model_dump(mode="json"),
     }

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 
 from unclip.adapter import merge
-from unclip.checkpoint import INDEX, Card, Index, load_stage, read_index, save_stage, write_index
+from unclip.checkpoint import EMPTY, INDEX, Card, load_stage, read_index, save_stage, write_index
 from unclip.clip.clip import TOKENIZER, Clip
 from unclip.clip.tokenizer import Tokenizer
 from unclip.data.embeddings import EmbeddedSource, compute_embeddings
@@ -296,14 +296,13 @@ def _conditioned(
 
 
 def _register(model: Path, folder: str, defaults: GenerateOptions | None) -> None:
+    """Name a stage that is written now in the index of its model, which names no other absent."""
     if (model / INDEX).exists():
         index = read_index(model)
     else:
-        index = Index(defaults=defaults or GenerateOptions(), card=Card(name=model.name))
-    if folder.startswith("upsampler-"):
-        sizes = {**index.upsamplers, int(folder.split("-")[1]): folder}
-        index = index.model_copy(update={"upsamplers": dict(sorted(sizes.items()))})
-    write_index(model, index)
+        own = {"defaults": defaults or GenerateOptions(), "card": Card(name=model.name)}
+        index = EMPTY.model_copy(update=own)
+    write_index(model, index.naming(folder).present(model))
 
 
 def frozen(clip_folder: Path, device: str | None = None) -> Clip:

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from unclip.checkpoint import (
+    EMPTY,
     STAGES,
     WEIGHTS,
     Card,
-    Index,
     replacing,
     write_card,
     write_config,
@@ -164,17 +164,9 @@ def write_import(imported: Import, dest: Path) -> Importing:
         for number, part in enumerate(parts):
             yield Writing("converting", number, count)
             identity = _write_part(part, beside / part.name, identity, imported.card) or identity
-        names = {part.name for part in imported.parts}
-        sizes = {int(n.split("-")[1]): n for n in sorted(names) if n.startswith("upsampler-")}
-        index = Index(
-            clip="clip" if "clip" in names else None,
-            prior="prior" if "prior" in names else None,
-            decoder="decoder" if "decoder" in names else None,
-            codec="codec" if "codec" in names else None,
-            upsamplers=sizes,
-            defaults=imported.defaults,
-            card=imported.card,
-        )
+        index = EMPTY.model_copy(update={"defaults": imported.defaults, "card": imported.card})
+        for part in imported.parts:
+            index = index.naming(part.name)
         write_index(beside, index)
     return dest
 
