@@ -6,7 +6,12 @@ from unclip.diffusion.losses import loss_weight
 from unclip.diffusion.process import DiffusionConfig, Process
 from unclip.errors import OptionError
 
-TARGETS = ["noise", "x0", "v"]
+TARGETS = {
+    "noise": {"target": "noise"},
+    "x0": {"target": "x0"},
+    "v": {"target": "v"},
+    "v of small data": {"target": "v", "data_scale": 0.2},
+}
 SCHEDULES = ["cosine", "linear"]
 T_ALL = torch.tensor([0, 1, 10, 100, 500, 900, 990])
 
@@ -20,7 +25,7 @@ def data() -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("target", TARGETS)
 def test_interpretation_inverts_the_target(target: str, schedule: str) -> None:
-    process = Process(DiffusionConfig(target=target, schedule=schedule))
+    process = Process(DiffusionConfig(**TARGETS[target], schedule=schedule))
     x0, noise = data()
     x_t = process.add_noise(x0, T_ALL, noise)
     read = process.interpret(process.training_target(x0, noise, T_ALL), x_t, T_ALL)
@@ -35,6 +40,29 @@ def test_interpretation_inverts_the_target(target: str, schedule: str) -> None:
     assert read.variance_fraction is None
 
 
+@pytest.mark.parametrize("d", [0.1, 0.5, 1.0])
+def test_v_is_edms_preconditioned_output(d: float) -> None:
+    process = Process(DiffusionConfig(target="v", data_scale=d))
+    x0, noise = data()
+    x_t = process.add_noise(x0, T_ALL, noise)
+    alpha, deviation = process.lookup("alpha", T_ALL, x0), process.lookup("sigma", T_ALL, x0)
+    sigma = deviation / alpha
+    # Karras et al., Table 1, for y + n with n of deviation sigma; their output is −v / d.
+    c_skip = d**2 / (sigma**2 + d**2)
+    c_out = sigma * d / (sigma**2 + d**2).sqrt()
+    output = torch.randn(x0.shape, generator=torch.Generator().manual_seed(2), dtype=x0.dtype)
+    denoised = c_skip * (x_t / alpha) + c_out * (-output / d)
+    torch.testing.assert_close(process.interpret(output, x_t, T_ALL).x0, denoised)
+
+
+def test_v_of_vanishing_data_is_x0() -> None:
+    x0, noise = data()
+    small = Process(DiffusionConfig(target="v", data_scale=1e-9))
+    torch.testing.assert_close(small.training_target(x0, noise, T_ALL), -x0)
+    with pytest.raises(ValueError, match="data_scale"):
+        DiffusionConfig(target="x0", data_scale=0.5)
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_targets_weigh_alike_under_min_snr(schedule: str) -> None:
     x0, noise = data()
@@ -42,7 +70,7 @@ def test_targets_weigh_alike_under_min_snr(schedule: str) -> None:
     losses = []
     for target in TARGETS:
         config = DiffusionConfig(
-            target=target, schedule=schedule, weighting="min_snr", min_snr_gamma=5.0
+            **TARGETS[target], schedule=schedule, weighting="min_snr", min_snr_gamma=5.0
         )
         process = Process(config)
         x_t = process.add_noise(x0, T_ALL, noise)
@@ -55,7 +83,8 @@ def test_targets_weigh_alike_under_min_snr(schedule: str) -> None:
         mse = error.square().flatten(1).mean(1)
         losses.append(loss_weight(process, T_ALL, mse) * mse)
         snr = process.schedule.snr[T_ALL]
-        factor = {"noise": snr, "x0": torch.ones_like(snr), "v": snr + 1}[target]
+        factors = {"noise": snr, "x0": torch.ones_like(snr), "v": snr + 1}
+        factor = factors.get(target, 0.2**2 * snr + 1)
         plain = (0.1 * wrong).square().flatten(1).mean(1)
         torch.testing.assert_close(mse, factor * plain, rtol=1e-9, atol=0)
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-9, atol=0)

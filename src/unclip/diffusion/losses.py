@@ -44,7 +44,7 @@ def loss_weight(
     """Factor of each sample's squared error: 1, or min-SNR-γ (§4.5).
 
     min(SNR, γ) is the weight of an x0 error; the same error in noise is SNR times as large and
-    in v SNR + 1 times, so those are divided by that: the three targets weigh alike.
+    in v d² SNR + 1 times, so those are divided by that: the three targets weigh alike.
     """
     if process.config.weighting == "none":
         return torch.ones_like(like)
@@ -56,7 +56,7 @@ def loss_weight(
         case "x0":
             return weight
         case "v":
-            return weight / (snr + 1)
+            return weight / (process.config.data_scale**2 * snr + 1)
 
 
 def variational_bound(

@@ -18,6 +18,7 @@ from unclip.diffusion.options import Variance
 from unclip.diffusion.schedule import cosine, from_betas, linear, zero_terminal_snr
 from unclip.diffusion.spacing import Stride
 
+Level = float | Float[Tensor, "b ..."]
 Network = Callable[[Tensor, Tensor], Tensor]
 """``(x_t: Float[b ...], t: Int[b]) -> output``: a network with its conditioning bound."""
 
@@ -31,6 +32,10 @@ class DiffusionConfig(Config):
     betas: tuple[float, float] | None = None
     """First and last β of the linear schedule; None for the paper's."""
     target: Literal["noise", "x0", "v"] = "noise"
+    data_scale: float = Field(default=1.0, gt=0)
+    """d of the target v = (d² alpha noise − sigma x0) / √(d² alpha² + sigma²). 1: v as usual. Less:
+    x0, down to where the noise over alpha deviates by d, and noise below. This is EDM's
+    preconditioning (arXiv 2206.00364, Table 1) for data of the deviation d, on another scale."""
     variance: Variance = "fixed_small"
     """Of an ancestral step, unless sampling options say otherwise."""
     weighting: Literal["none", "min_snr"] = "none"
@@ -48,6 +53,8 @@ class DiffusionConfig(Config):
     def _check(self) -> "DiffusionConfig":
         if self.zero_terminal_snr and self.target == "noise":
             raise ValueError("zero_terminal_snr needs the target 'x0' or 'v', not 'noise'")
+        if self.data_scale != 1 and self.target != "v":
+            raise ValueError(f"data_scale belongs to the target 'v', not {self.target!r}")
         if self.betas is not None:
             first, last = self.betas
             if self.schedule != "linear" or not 0 < first <= last < 1:
@@ -64,8 +71,8 @@ class Prediction:
     noise: Float[Tensor, "b ..."]
     variance_fraction: Float[Tensor, "b ..."] | None
     """f of §4.3: 0 asks for β̃ and 1 for β; unclamped. None unless the variance is learned."""
-    alpha: float | Float[Tensor, "b ..."]
-    sigma: float | Float[Tensor, "b ..."]
+    alpha: Level
+    sigma: Level
 
     @property
     def v(self) -> Float[Tensor, "b ..."]:
@@ -124,14 +131,16 @@ class Process:
         noise: Float[Tensor, "b ..."],
         t: Int[Tensor, " b"],
     ) -> Float[Tensor, "b ..."]:
-        """What the network should say: the noise, x0, or v = alpha noise − sigma x0."""
+        """What the network should say: the noise, x0 or v (see `DiffusionConfig.data_scale`)."""
         match self.config.target:
             case "noise":
                 return noise
             case "x0":
                 return x0
             case "v":
-                return self.lookup("alpha", t, x0) * noise - self.lookup("sigma", t, x0) * x0
+                alpha, sigma = (self.lookup(name, t, x0) for name in ("alpha", "sigma"))
+                on_noise, on_x0 = self._velocity(alpha, sigma)
+                return on_noise * noise - on_x0 * x0
 
     def split(
         self, output: Float[Tensor, "b ..."], x_t: Float[Tensor, "b ..."]
@@ -161,8 +170,8 @@ class Process:
         self,
         output: Float[Tensor, "b ..."],
         x_t: Float[Tensor, "b ..."],
-        alpha: float | Float[Tensor, "b ..."],
-        sigma: float | Float[Tensor, "b ..."],
+        alpha: Level,
+        sigma: Level,
     ) -> Prediction:
         """Read a network's output for x_t at any noise level, in the table or not."""
         target, fraction = self.split(output, x_t)
@@ -172,5 +181,16 @@ class Process:
             case "x0":
                 x0, noise = target, (x_t - alpha * target) / sigma
             case "v":
-                x0, noise = alpha * x_t - sigma * target, sigma * x_t + alpha * target
+                on_noise, on_x0 = self._velocity(alpha, sigma)
+                length = on_noise * alpha + on_x0 * sigma
+                x0 = (on_noise * x_t - sigma * target) / length
+                noise = (on_x0 * x_t + alpha * target) / length
         return Prediction(x_t, x0, noise, fraction, alpha, sigma)
+
+    def _velocity(self, alpha: Level, sigma: Level) -> tuple[Level, Level]:
+        """Factors of noise and −x0 in v at a noise level."""
+        square = self.config.data_scale**2
+        if square == 1:
+            return alpha, sigma
+        length = (square * alpha**2 + sigma**2) ** 0.5
+        return square * alpha / length, sigma / length
