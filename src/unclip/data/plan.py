@@ -77,13 +77,15 @@ class Plan:
             return Prepared(self._composed(self.source.batch(indices.tolist()), first), [])
         skipped: list[BadSample] = []
         try:
-            ready = [
-                self._usable(int(place), int(index), skipped)
-                for place, index in zip(places, indices, strict=True)
-            ]
+            # Read in the source's order: what lies together is then read once. Which samples a
+            # batch has, and where, does not depend on it.
+            ready = {
+                int(places[i]): self._usable(int(places[i]), int(indices[i]), skipped)
+                for i in np.argsort(indices, kind="stable")
+            }
         except DataError as error:
             return Prepared(error, skipped)
-        return Prepared(_join(ready), skipped)
+        return Prepared(_join([ready[place] for place in sorted(ready)]), skipped)
 
     def streamed(self, start: int) -> Generator[Prepared, None, None]:
         """Make the batches from ``start`` on of a stream, reading all of it and decoding our part.

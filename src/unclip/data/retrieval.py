@@ -5,6 +5,7 @@ folder/img_emb/img_emb_0.npy  folder/text_emb/text_emb_0.npy  folder/metadata/me
 
 import re
 from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -16,11 +17,11 @@ from jaxtyping import Float
 
 from unclip.data import captions
 from unclip.data.source import BadSample, Sample, Source
+from unclip.data.tables import Tables
 from unclip.errors import DataError
 from unclip.types import TextFeatures
 
 IMAGES, TEXTS, TABLES = "img_emb", "text_emb", "metadata"
-KEY_COLUMN = "image_path"
 COMPARED = 64
 SAME = 0.98
 """Smallest mean cosine of text embeddings that count as the same CLIP's; half precision and
@@ -51,7 +52,7 @@ class RetrievalSource:
 
     def __init__(self, folder: str | Path, caption_column: str | None = None) -> None:
         self.folder = Path(folder)
-        self._columns = (caption_column,) if caption_column else captions.COLUMNS
+        columns = (caption_column,) if caption_column else captions.COLUMNS
         arrays = _numbered(self.folder / IMAGES, "npy")
         tables = _numbered(self.folder / TABLES, "parquet")
         if not arrays:
@@ -61,11 +62,12 @@ class RetrievalSource:
                 f"{self.folder}: no {TABLES}/{TABLES}_{missing[0]}.parquet; captions are needed: "
                 "run clip-retrieval with its metadata enabled"
             )
-        self._files = [(arrays[number], tables[number]) for number in sorted(arrays)]
-        self._tables = tables
-        lengths = [len(_array(array)) for array, _ in self._files]
+        self._numbers = sorted(arrays)
+        self._arrays = [arrays[number] for number in self._numbers]
+        self._tables = Tables([tables[number] for number in self._numbers], columns)
+        lengths = [len(_array(array)) for array in self._arrays]
         self._ends = np.cumsum(lengths).tolist()
-        self.width = int(_array(self._files[0][0]).shape[1])
+        self.width = int(_array(self._arrays[0]).shape[1])
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -78,20 +80,28 @@ class RetrievalSource:
         """
         file = bisect_right(self._ends, index)
         row = index - (self._ends[file - 1] if file else 0)
-        array, table = self._files[file]
-        keys, texts = _table(table, self._columns)
-        if len(keys) != len(_array(array)):
+        array = self._arrays[file]
+        if (rows := self._tables.rows(file)) != len(_array(array)):
             raise DataError(
-                f"{table}: {len(keys)} rows for the {len(_array(array))} of {array.name}; "
-                "make the embeddings again"
+                f"{self._tables.paths[file]}: {rows} rows for the {len(_array(array))} of "
+                f"{array.name}; make the embeddings again"
             )
-        key = str(keys[row])
+        key, text = self._tables.row(file, row)
         embedding = np.asarray(_array(array)[row], np.float32)
         norm = float(np.linalg.norm(embedding))
         if not np.isfinite(norm) or norm == 0:
             raise BadSample(key, "no embedding", f"row {row} of {array.name} is empty or NaN")
-        found = captions.from_value(texts[row], key)
-        return Sample(key, found, Path(key), embedding / norm)
+        return Sample(key, captions.from_value(text, key), Path(key), embedding / norm)
+
+    def row_keys(self) -> Iterator[tuple[int, str]]:
+        """Every sample's index and key, table by table, of which none is kept.
+
+        Raises:
+            DataError: as `sample`.
+        """
+        starts = [0, *self._ends]
+        for file in range(len(self._arrays)):
+            yield from enumerate(self._tables.keys(file), start=starts[file])
 
     def check(self, clip: TextEncoder) -> bool:
         """Compare the kept text embeddings with those ``clip`` makes of the captions.
@@ -114,15 +124,16 @@ class RetrievalSource:
                 "CLIP's priors are trained on are lost; embed the images with `unclip` instead"
             )
         texts = _numbered(self.folder / TEXTS, "npy")
-        number = min(texts.keys() & self._tables.keys(), default=None)
+        number = min(texts.keys() & set(self._numbers), default=None)
         if number is None:
             return False
-        array, values = texts[number], _table(self._tables[number], self._columns)[1]
-        rows = [row for row in range(min(COMPARED, len(values))) if values[row]]
-        if not rows:
+        array, file = texts[number], self._numbers.index(number)
+        first = range(min(COMPARED, self._tables.rows(file)))
+        values = {row: text for row in first if (text := self._tables.row(file, row)[1])}
+        if not values:
             return False
-        theirs = torch.from_numpy(np.asarray(_array(array)[rows], np.float32))
-        said = [captions.from_value(values[row], str(row))[0] for row in rows]
+        theirs = torch.from_numpy(np.asarray(_array(array)[[*values]], np.float32))
+        said = [captions.from_value(text, str(row))[0] for row, text in values.items()]
         ours = clip.encode_text(said, warn=False).embedding.float().cpu()
         cosine = float(torch.cosine_similarity(ours, theirs).mean())
         if not cosine > SAME:
@@ -146,12 +157,9 @@ class JoinedSource:
     def __init__(self, source: Source, embeddings: RetrievalSource) -> None:
         self.source, self.embeddings = source, embeddings
         self._rows: dict[str, int] = {}
-        start = 0
-        for end, (_, table) in zip(embeddings._ends, embeddings._files, strict=True):
-            for row, key in enumerate(_table(table, embeddings._columns)[0], start=start):
-                if self._rows.setdefault(_stem(str(key)), row) != row:
-                    raise DataError(f"{table}: {_stem(str(key))!r} is the name of two images")
-            start = end
+        for row, key in embeddings.row_keys():
+            if self._rows.setdefault(_stem(key), row) != row:
+                raise DataError(f"{embeddings.folder}: {_stem(key)!r} is the name of two images")
 
     def __len__(self) -> int:
         return len(self.source)
@@ -202,36 +210,3 @@ def _array(path: Path) -> np.ndarray:
     if array.ndim != 2:
         raise DataError(f"{path}: an array with {array.ndim} axes; rows of embeddings have two")
     return array
-
-
-@lru_cache(maxsize=1024)
-def _table(path: Path, columns: tuple[str, ...]) -> tuple[Any, Any]:
-    """Keys and captions of a table, kept in arrow's compact form."""
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        raise DataError(f"{path}: tables need pyarrow: pip install 'unclip[parquet]'") from None
-    try:
-        known = parquet.read_schema(path).names
-        column = next((name for name in columns if name in known), None)
-        if column is None or KEY_COLUMN not in known:
-            wanted = f"{KEY_COLUMN} and {' or '.join(columns)}"
-            raise DataError(f"{path}: no columns {wanted}; it has {', '.join(known)}")
-        table = parquet.read_table(path, columns=[KEY_COLUMN, column])
-    except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from None
-    return _Column(table[KEY_COLUMN]), _Column(table[column])
-
-
-class _Column:
-    """A column of a table, value by value."""
-
-    def __init__(self, column: Any) -> None:
-        self._column = column
-
-    def __len__(self) -> int:
-        return len(self._column)
-
-    def __getitem__(self, row: int) -> Any:
-        return self._column[row].as_py()
