@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from unclip.errors import CheckpointError, OptionError, TrainingError
 from unclip.randomness import Randomness, derive_seed
+from unclip.training.config import TrainingConfig
 from unclip.training.log import read_log
 from unclip.training.objectives import own_loss, unwrapped
 from unclip.training.state import latest_state, read_progress
@@ -196,6 +197,18 @@ def test_previews_are_drawn_with_averaged_weights(tmp_path):
     ]
     assert drawn[0] is not stage
     assert not torch.equal(drawn[0].network[0].weight, stage.network[0].weight)
+
+
+def test_previews_can_be_left_out_logs_and_checkpoints_cannot(tmp_path):
+    drawn = []
+    run_training(tmp_path, options={"preview": drawn.append}, preview_every=0)
+    assert not drawn
+    for field in ("log_every", "save_every"):
+        with pytest.raises(OptionError, match=rf"--set {field}: {field}: .*greater than 0"):
+            TrainingConfig(steps=1, batch=1, lr=1).override({field: "0"})
+    assert TrainingConfig(steps=1, batch=1, lr=1).override({"preview_every": "0"})
+    with pytest.raises(OptionError, match=r"preview_every: .*greater than or equal to 0"):
+        TrainingConfig(steps=1, batch=1, lr=1).override({"preview_every": "-1"})
 
 
 def test_tracker_gets_losses_and_previews(tmp_path):

@@ -49,8 +49,10 @@ class TrainingConfig(Config):
     """Compute activations again in the backward pass: less memory, a third more time."""
     seed: int = 0
     log_every: int = Field(default=50, gt=0)
+    """Steps, as below."""
     save_every: int = Field(default=1000, gt=0)
-    preview_every: int = Field(default=1000, gt=0)
+    preview_every: int = Field(default=1000, ge=0)
+    """0: never."""
     preview_steps: int = Field(default=50, gt=0)
     """Sampling steps of previews at most: while the first process draws, the others wait."""
     keep: int = Field(default=1, gt=0)

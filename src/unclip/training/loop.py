@@ -241,7 +241,7 @@ class Training:
             record = self._log()
         left = (config.steps - step) * config.batch / max(1e-9, self.pace.images_per_second)
         self.display.update(step, record, min(left, stop.seconds_left))
-        if self.preview and step % config.preview_every == 0:
+        if self.preview and config.preview_every and step % config.preview_every == 0:
             self._draw()
         if step % config.save_every == 0:
             self._save()
