@@ -6,7 +6,6 @@ model/clip/weights.safetensors, and what else a stage keeps (CLIP: tokenizer.jso
 """
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from math import prod
@@ -238,12 +237,9 @@ def write_index(folder: Path, index: Index) -> None:
     values = index.model_dump(mode="json")
     values["defaults"] = index.defaults.model_dump(mode="json", exclude_unset=True)
     folder = Path(folder)
-    beside = folder / (INDEX + ".tmp")
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(beside, values)
-        flush(beside)
-        os.replace(beside, folder / INDEX)
+        write_json(folder / INDEX, values)
         flush(folder)
 
 

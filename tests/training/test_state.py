@@ -6,6 +6,8 @@ from fake_stage import new_stage
 from safetensors.torch import load_file
 
 from unclip.errors import CheckpointError
+from unclip.storage import folders
+from unclip.storage.folders import write_json
 from unclip.training import state
 from unclip.training.state import (
     RAW,
@@ -18,7 +20,6 @@ from unclip.training.state import (
     restore_module,
     save_state,
     trained_names,
-    write_json,
 )
 
 
@@ -42,7 +43,9 @@ def test_a_kill_at_any_moment_leaves_a_complete_state(tmp_path, monkeypatch):
     """Every call that changes the disk fails once; the old or the new state is found then."""
     changes = [
         (state, "save_file"),
-        (state, "_flush"),
+        (state, "flush"),
+        (folders, "flush"),
+        (folders.os, "replace"),
         (state.Path, "write_text"),
         (state.Path, "mkdir"),
         (state.Path, "rename"),

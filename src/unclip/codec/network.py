@@ -2,8 +2,6 @@
 
 from functools import partial
 
-import torch
-from einops import rearrange
 from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -116,7 +114,7 @@ class Decoder(nn.Module):
 
 
 class MoVQ(nn.Module):
-    """Encoder, decoder, and the codebook between them."""
+    """Encoder and decoder; the codebook between them, which latents here pass by, is only kept."""
 
     def __init__(self, config: MoVQConfig) -> None:
         super().__init__()
@@ -136,10 +134,3 @@ class MoVQ(nn.Module):
         """Images near [-1, 1], in the dtype of ``latents``, which need not be codes."""
         code = latents.to(self.from_code.weight.dtype)
         return self.decoder(self.from_code(code), code).to(latents.dtype)
-
-    def quantise(self, latents: Float[Tensor, "b k y x"]) -> Float[Tensor, "b k y x"]:
-        """Replace each latent pixel by the nearest entry of the codebook."""
-        rows = rearrange(latents, "b k y x -> b (y x) k").to(self.codebook.weight.dtype)
-        nearest = torch.cdist(rows, self.codebook.weight[None]).argmin(dim=-1)
-        quantised = rearrange(self.codebook(nearest), "b (y x) k -> b k y x", y=latents.shape[-2])
-        return quantised.to(latents.dtype)

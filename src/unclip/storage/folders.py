@@ -69,8 +69,9 @@ def _left(folder: Path) -> list[Path]:
 def flush(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk."""
     if os.name == "nt" and path.is_dir():
-        return
-    descriptor = os.open(path, os.O_RDONLY)
+        return  # Windows opens no folders; NTFS keeps a journal of renames
+    # Windows flushes only what was opened for writing, POSIX opens no folder for it.
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:
@@ -87,8 +88,12 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write an object, readable."""
-    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Write an object, readable: beside, then renamed, so that a kill leaves the old or the new."""
+    beside = path.with_name(path.name + ".partial")
+    text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    beside.write_text(text, encoding="utf-8")
+    flush(beside)
+    os.replace(beside, path)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from unclip.adapter import ADAPTER, ADAPTER_CONFIG, BASE, PREFIX, Base
 from unclip.checkpoint import replacing
 from unclip.errors import OptionError
 from unclip.identity import fingerprint
-from unclip.training.state import write_json
+from unclip.storage.folders import write_json
 
 
 def add_adapter(stage: nn.Module, rank: int, alpha: float | None = None) -> None:

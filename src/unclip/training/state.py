@@ -5,7 +5,6 @@ one being deleted only afterwards, so that a complete one exists after a kill at
 """
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from unclip.errors import CheckpointError
 from unclip.identity import ClipIdentity
+from unclip.storage.folders import flush, write_json
 
 RAW, EMA, OPTIMIZER = "raw.safetensors", "ema.safetensors", "optimizer.safetensors"
 
@@ -53,12 +53,10 @@ def save_state(run: Path, progress: Progress, files: Mapping[str, Mapping[str, T
     partial.mkdir(parents=True)
     for name, tensors in files.items():
         save_file(_plain(tensors), partial / name)
-        _flush(partial / name)
-    progress_text = json.dumps(vars(progress), indent=2) + "\n"
-    (partial / "state.json").write_text(progress_text, encoding="utf-8")
-    _flush(partial / "state.json")
+        flush(partial / name)
+    write_json(partial / "state.json", vars(progress))
     partial.rename(target)
-    _flush(target.parent)
+    flush(target.parent)
     return target
 
 
@@ -186,14 +184,6 @@ def _differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
         yield f"{name} is {there} there, {here} now"
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file beside, then rename it."""
-    partial = path.with_name(path.name + ".partial")
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-
-
 def state_folder(run: Path, step: int) -> Path:
     """Where the state after ``step`` steps lies."""
     return run / "state" / f"step-{step:08d}"
@@ -201,15 +191,3 @@ def state_folder(run: Path, step: int) -> Path:
 
 def _states(run: Path) -> list[Path]:
     return sorted(path for path in (run / "state").glob("step-*") if path.suffix != ".partial")
-
-
-def _flush(path: Path) -> None:
-    """Make sure a file or folder reaches the disk before what depends on it."""
-    if os.name == "nt" and path.is_dir():
-        return  # Windows opens no folders; NTFS keeps a journal of renames
-    # Windows flushes only what was opened for writing, POSIX opens no folder for it.
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -17,12 +17,13 @@ from torch import nn
 from unclip.checkpoint import writing
 from unclip.errors import OptionError, TrainingError
 from unclip.runtime import choose_runtime, place
+from unclip.storage.folders import write_json
 from unclip.training.conditioner import FrozenClip, record_clip
 from unclip.training.config import TrainingConfig
 from unclip.training.loop import Loader, Preview, Training, TrainingReport
 from unclip.training.lora import base_of, lower_frozen
 from unclip.training.objectives import Objective, own_loss
-from unclip.training.state import check_same_stage, latest_state, write_json
+from unclip.training.state import check_same_stage, latest_state
 from unclip.training.watch import Stop
 from unclip.types import Batch
 

@@ -16,7 +16,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from unclip.errors import TrainingError
-from unclip.training.state import write_json
+from unclip.storage.folders import write_json
 from unclip.types import Batch, Losses
 
 Ending = Literal["done", "signal", "time"]

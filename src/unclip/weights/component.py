@@ -1,6 +1,5 @@
 """A component of a diffusers pipeline as it is exported: a folder with config.json and weights."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from unclip.storage.folders import write_json
 from unclip.weights.rename import Rule, renamed
 from unclip.weights.tensors import Tensors
 from unclip.weights.writer import write_tensors
@@ -62,12 +62,6 @@ def _pairs(component: Component) -> Iterator[tuple[str, Tensor]]:
     for key, tensor in renamed(component.tensors, component.rules, name=component.name):
         change = component.changes.get(key)
         yield key, tensor if change is None else change(tensor).contiguous()
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write an object as JSON, its keys in order."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def dropped(*names: str) -> list[Rule]:

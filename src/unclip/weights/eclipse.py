@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from unclip.errors import CheckpointError
 from unclip.identity import ClipIdentity
 from unclip.options import GenerateOptions
 from unclip.prior.one_pass import OnePassPriorConfig
@@ -16,7 +15,7 @@ from unclip.weights.card import card_of
 from unclip.weights.family import Family, Import, Part, Reference
 from unclip.weights.prior_transformer import diffusers_prior, diffusers_prior_config
 from unclip.weights.rename import Rule, renamed
-from unclip.weights.source import Source
+from unclip.weights.source import Source, reading
 
 CONFIG = "config.json"
 POSITIONS = 3
@@ -48,13 +47,10 @@ def plan(source: Source, _: Reference) -> Import:
     Raises:
         CheckpointError: it has parts that ours does not.
     """
-    where = f"{source.name}/{CONFIG}"
-    try:
+    with reading(f"{source.name}/{CONFIG}") as where:
         # The shared reader knows PriorTransformers with a timestep.
         values = source.json(CONFIG) | {"additional_embeddings": POSITIONS + 1}
         network = diffusers_prior_config(values, where)
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{where} is not what it should be: {error}") from None
     config = OnePassPriorConfig(
         network=network.updated({"timestep": False, "unconditional": "none"}, source=where),
         scaling="none",

@@ -12,8 +12,9 @@ from unclip.clip.clip import TOKENIZER, ClipConfig
 from unclip.clip.text import TextConfig
 from unclip.clip.tokenizer import END, START, Tokenizer
 from unclip.clip.vision import ViTConfig
+from unclip.storage.folders import write_json
 from unclip.weights import clip_names as names
-from unclip.weights.component import TRANSFORMERS, Component, LeftOut, dropped, write_json
+from unclip.weights.component import TRANSFORMERS, Component, LeftOut, dropped
 from unclip.weights.tables import inverted
 from unclip.weights.tensors import Tensors
 
@@ -89,6 +90,7 @@ def write_preprocessing(config: ClipConfig, clip: Path, dest: Path) -> None:
         "image_std": list(config.std),
         "do_convert_rgb": True,
     }
+    (dest / "feature_extractor").mkdir()
     write_json(dest / "feature_extractor" / "preprocessor_config.json", values)
 
 

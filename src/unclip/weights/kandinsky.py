@@ -6,7 +6,6 @@ precision of the tables.
 
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ from unclip.weights.family import Family, Import, Part, Reference
 from unclip.weights.movq import MOVQ, codec_config
 from unclip.weights.prior_transformer import diffusers_prior, diffusers_prior_config
 from unclip.weights.rename import Rule, renamed
-from unclip.weights.source import Source
+from unclip.weights.source import Source, reading
 from unclip.weights.streamed import streamed
 from unclip.weights.tensors import open_tensors
 
@@ -105,7 +104,7 @@ def plan_decoder(source: Source, reference: Reference) -> Import:
         CheckpointError: a file is missing or of another structure.
     """
     decoder, sampling = _decoder(source, reference)
-    with _reading(f"{source.name}/movq/config.json") as where:
+    with reading(f"{source.name}/movq/config.json") as where:
         codec = codec_config(source.json("movq/config.json"), where)
     weights = source.tensors(folder="movq")
     card = card_of(
@@ -178,9 +177,9 @@ def _clip_beside(folder: Path) -> ClipConfig:
 
 
 def _prior(source: Source, reference: Reference) -> tuple[Part, PriorSampling]:
-    with _reading(f"{source.name}/prior/config.json") as where:
+    with reading(f"{source.name}/prior/config.json") as where:
         network = diffusers_prior_config(source.json("prior/config.json"), where)
-    with _reading(f"{source.name}/scheduler/scheduler_config.json") as where:
+    with reading(f"{source.name}/scheduler/scheduler_config.json") as where:
         scheduler = source.json("scheduler/scheduler_config.json")
         clip = scheduler["clip_sample_range"] if scheduler.get("clip_sample", True) else None
         if scheduler["prediction_type"] != "sample":
@@ -222,7 +221,7 @@ def _prior(source: Source, reference: Reference) -> tuple[Part, PriorSampling]:
 
 def _decoder(source: Source, reference: Reference) -> tuple[Part, SamplingOptions]:
     weights = source.tensors(folder="unet")
-    with _reading(f"{source.name}/unet/config.json") as where:
+    with reading(f"{source.name}/unet/config.json") as where:
         values = source.json("unet/config.json")
         unet = diffusers_unet_config(values, where)
         kinds = (values["encoder_hid_dim_type"], values["addition_embed_type"])
@@ -234,7 +233,7 @@ def _decoder(source: Source, reference: Reference) -> tuple[Part, SamplingOption
         width = values["cross_attention_dim"]
         tokens = weights.shape("encoder_hid_proj.image_embeds.bias")[0] // width
         embedding, size = values["encoder_hid_dim"], values["sample_size"]
-    with _reading(f"{source.name}/scheduler/scheduler_config.json") as where:
+    with reading(f"{source.name}/scheduler/scheduler_config.json") as where:
         scheduler = source.json("scheduler/scheduler_config.json")
         diffusion = _diffusion(scheduler, reference, where)
         sampling = _sampling(scheduler, reference, where)
@@ -303,11 +302,3 @@ def _sampling(scheduler: Mapping[str, Any], reference: Reference, where: str) ->
 
 def _tables(reference: Reference) -> Any:
     return "float32" if reference == "diffusers" else "float64"
-
-
-@contextmanager
-def _reading(where: str) -> Iterator[str]:
-    try:
-        yield where
-    except (KeyError, TypeError, IndexError) as error:
-        raise CheckpointError(f"{where} is not what it should be: {error}") from None

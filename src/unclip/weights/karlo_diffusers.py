@@ -1,8 +1,5 @@
 """Karlo in diffusers' folders: the text-to-image pipeline, and the one that varies images."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from unclip.errors import CheckpointError
 from unclip.weights.adm import diffusers_unet, diffusers_unet_config, plain
 from unclip.weights.clip import transformers_part
@@ -19,7 +16,7 @@ from unclip.weights.karlo import (
 )
 from unclip.weights.prior_transformer import diffusers_prior, diffusers_prior_config
 from unclip.weights.rename import Rule, renamed
-from unclip.weights.source import Source
+from unclip.weights.source import Source, reading
 
 INDEX = "model_index.json"
 PIPELINES = ("UnCLIPPipeline", "UnCLIPImageVariationPipeline")
@@ -65,8 +62,7 @@ FAMILY = Family("karlo-diffusers", recognises, plan)
 
 
 def _prior(source: Source, reference: Reference, empty: Empty) -> Part:
-    where = f"{source.name}/prior/config.json"
-    with _reading(where):
+    with reading(f"{source.name}/prior/config.json") as where:
         network = diffusers_prior_config(source.json("prior/config.json"), where)
     weights = source.tensors(folder="prior")
     return prior_part(
@@ -75,11 +71,10 @@ def _prior(source: Source, reference: Reference, empty: Empty) -> Part:
 
 
 def _decoder(source: Source, reference: Reference, empty: Empty) -> tuple[Part, int]:
-    where = f"{source.name}/decoder/config.json"
-    with _reading(where):
+    with reading(f"{source.name}/decoder/config.json") as where:
         values = source.json("decoder/config.json")
         unet, size = diffusers_unet_config(values, where), values["sample_size"]
-    with _reading(f"{source.name}/text_proj/config.json"):
+    with reading(f"{source.name}/text_proj/config.json"):
         projection = source.json("text_proj/config.json")
         tokens = projection.get("clip_extra_context_tokens", 4)
         embedding = projection.get("clip_embeddings_dim", 768)
@@ -99,8 +94,7 @@ def _upsampler(source: Source, reference: Reference, low: int) -> Part:
     folders = {"super_res_first": "network.first.", "super_res_last": "network.last."}
     shapes = []
     for folder in folders:
-        where = f"{source.name}/{folder}/config.json"
-        with _reading(where):
+        with reading(f"{source.name}/{folder}/config.json") as where:
             values = source.json(f"{folder}/config.json")
             shapes.append((diffusers_unet_config(values, where), values["sample_size"]))
     (unet, high), last = shapes
@@ -113,11 +107,3 @@ def _upsampler(source: Source, reference: Reference, low: int) -> Part:
             yield from renamed(weights[folder], diffusers_unet(unet, prefix), name=folder)
 
     return upsampler_part(unet, reference, tensors, low=low, high=high)
-
-
-@contextmanager
-def _reading(where: str) -> Iterator[None]:
-    try:
-        yield
-    except (KeyError, TypeError, IndexError) as error:
-        raise CheckpointError(f"{where} is not what it should be: {error}") from None

@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -178,6 +179,19 @@ def open_source(name: str, revision: str | None = None, *, offline: bool = False
         return hub.fetch(name, file, commit, revision, offline=offline)
 
     return Source(name, files, fetch, name, commit, contents, offline)
+
+
+@contextmanager
+def reading(where: str) -> Iterator[str]:
+    """Lend the name of a config that is read, and turn what it lacks into an error that names it.
+
+    Raises:
+        CheckpointError: a field is missing, or holds something of another form.
+    """
+    try:
+        yield where
+    except (KeyError, TypeError, IndexError) as error:
+        raise CheckpointError(f"{where} is not what it should be: {error}") from None
 
 
 def looks_like_hub(name: str) -> bool:
