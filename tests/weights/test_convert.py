@@ -2,6 +2,10 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -293,3 +297,18 @@ def test_an_import_tells_its_parts_and_can_be_cancelled(source, tmp_path):
     steps.close()
     assert not list((tmp_path / "made").iterdir())
     assert finish(importing(source, tmp_path / "made/clip")) == tmp_path / "made/clip"
+
+
+def test_a_conversion_that_is_terminated_leaves_nothing(source, tmp_path):
+    slow = (
+        "import sys, time; from unclip.weights import convert; from unclip.cli import main; "
+        "convert.write_tensors = lambda *a, **k: time.sleep(200); main(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", slow, "import", str(source), str(tmp_path / "made/clip")]
+    process = subprocess.Popen(command)
+    while not list(tmp_path.glob("made/.clip-*/tokenizer.json")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait() == 128 + signal.SIGTERM
+    assert not list((tmp_path / "made").iterdir())
