@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from unclip.diffusion.process import DiffusionConfig, Process
 from unclip.diffusion.sampling import SamplingOptions, sample
 from unclip.errors import OptionError
-from unclip.options import GenerateOptions
+from unclip.options import Drawing, GenerateOptions
 from unclip.presets import preset
 from unclip.randomness import Randomness
 from unclip.types import finish
@@ -37,6 +37,15 @@ def test_a_field_that_is_set_wins_even_with_the_value_it_has_anyway() -> None:
     assert over.candidates == 2
     assert (over.decoder.steps, over.decoder.sampler) == (250, "ancestral")
     assert over.decoder.guidance_interval == (0.1, 0.9)
+
+
+def test_options_of_few_stages_leave_the_others_to_the_model() -> None:
+    few = Drawing(seed=7, decoder=SamplingOptions(guidance=4.0))
+    assert few.asked() == GenerateOptions(seed=7, decoder=SamplingOptions(guidance=4.0))
+    assert few.asked().model_fields_set == {"seed", "decoder"}
+    assert few.asked().decoder.model_fields_set == {"guidance"}
+    assert few.over(DEFAULTS) == few.asked().over(DEFAULTS)
+    assert few.over(DEFAULTS).prior == DEFAULTS.prior
 
 
 def test_upsamplers_are_merged_by_size() -> None:

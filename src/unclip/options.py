@@ -31,36 +31,15 @@ def _plain(options: Any) -> Any:
     return for_prior(options) if isinstance(options, SamplingOptions) else options
 
 
-class GenerateOptions(Config):
-    """Options of `UnCLIP.generate`."""
+class Enlarging(Config):
+    """What may be asked where only the upsamplers work; the classes below add stages."""
 
-    images: Annotated[int, Parameter(alias="-n")] = Field(
-        1, ge=1, le=10_000, description="Images per prompt; their seeds count up from `seed`."
-    )
     seed: int = Field(0, ge=0, le=MAX_SEED, description="Seed of the first image of each prompt.")
     size: int | None = Field(
         None, ge=1, description="Pixels a side, such as 64, 256 or 1024; the largest if unset."
     )
-    width: int | None = Field(
-        None,
-        ge=1,
-        description="Pixels across, if not as many as down; for models that draw any size.",
-    )
-    candidates: int | None = Field(
-        None,
-        ge=1,
-        description="Image embeddings drawn from the prior; the nearest to the text wins. "
-        "If unset, as in the paper: 2 of a diffusion prior, else 1.",
-    )
-    batch: int = Field(4, ge=1, description="Images computed together; more need more memory.")
     tile: int | None = Field(
         None, ge=32, description="Upsample in overlapping tiles of this many pixels a side."
-    )
-    prior: Annotated[PriorSampling, BeforeValidator(_plain), Parameter(group=PRIOR)] = Field(
-        PriorSampling(steps=64), description="Sampling of the prior (§1.3, §1.4)."
-    )
-    decoder: Annotated[SamplingOptions, Parameter(group=DECODER)] = Field(
-        SamplingOptions(steps=250), description="Sampling of the decoder (§1.5)."
     )
     upsampler: Annotated[
         dict[str, Annotated[SamplingOptions, Parameter(show_default=False, negative_iterable=())]],
@@ -70,3 +49,43 @@ class GenerateOptions(Config):
     def over(self, defaults: "GenerateOptions") -> "GenerateOptions":
         """These options where they are set, ``defaults`` elsewhere; every field of it is set."""
         return defaults.updated(self.model_dump(exclude_unset=True))
+
+    def asked(self) -> "GenerateOptions":
+        """The same as options of all stages: what is unset stays so."""
+        return GenerateOptions(**self.model_dump(exclude_unset=True))
+
+
+class Drawing(Enlarging):
+    """What may be asked where an image embedding is there already: nothing of the prior."""
+
+    width: int | None = Field(
+        None,
+        ge=1,
+        description="Pixels across, if not as many as down; for models that draw any size.",
+    )
+    batch: int = Field(4, ge=1, description="Images computed together; more need more memory.")
+    decoder: Annotated[SamplingOptions, Parameter(group=DECODER)] = Field(
+        SamplingOptions(steps=250), description="Sampling of the decoder (§1.5)."
+    )
+
+
+class DrawingSeveral(Drawing):
+    """The same for as many images as one likes."""
+
+    images: Annotated[int, Parameter(alias="-n")] = Field(
+        1, ge=1, le=10_000, description="Images per prompt; their seeds count up from `seed`."
+    )
+
+
+class GenerateOptions(DrawingSeveral):
+    """Options of `UnCLIP.generate`: of all stages."""
+
+    candidates: int | None = Field(
+        None,
+        ge=1,
+        description="Image embeddings drawn from the prior; the nearest to the text wins. "
+        "If unset, as in the paper: 2 of a diffusion prior, else 1.",
+    )
+    prior: Annotated[PriorSampling, BeforeValidator(_plain), Parameter(group=PRIOR)] = Field(
+        PriorSampling(steps=64), description="Sampling of the prior (§1.3, §1.4)."
+    )

@@ -85,6 +85,24 @@ def test_upscale(unclip) -> None:
     assert pixels("large.png").shape == (256, 320, 3)
 
 
+@pytest.mark.parametrize("command", ["vary", "decode", "edit", "reconstruct", "upscale"])
+def test_options_that_do_nothing_are_neither_listed_nor_taken(
+    command: str, refused, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [command, "red.png", *(["--to", "a ball"] if command == "edit" else [])]
+    for option in ("--prior.steps", "--candidates"):
+        line = refused(*words, option, "4")
+        assert line == f"unclip: {option} does nothing here: this command asks no prior"
+    assert run([command, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert ("--prior" in text, "--candidates" in text) == (False, False)
+    assert ("--decoder.steps" in text) == (command != "upscale")
+    assert ("--images" in text) == (command in ("vary", "decode"))
+    assert "--upsampler" in text
+    assert "--model" in text
+    assert "--output" in text
+
+
 def test_one_picture_takes_a_name_several_a_folder(unclip, refused) -> None:
     unclip("vary", "red.png", *QUICK, "-o", "one.png")
     assert "give a folder" in refused("vary", "red.png", "-n", "2", *QUICK, "-o", "two.png")

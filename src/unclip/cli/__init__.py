@@ -54,11 +54,19 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
+_OF_THE_PRIOR = ("--prior.", "--candidates")
+
+
 def _in_one_line(error: Exception) -> str:
+    from cyclopts import UnknownOptionError
     from pydantic import ValidationError
 
     from unclip.config import describe
 
+    option = error.token.keyword if isinstance(error, UnknownOptionError) else None
+    if option and option.startswith(_OF_THE_PRIOR):
+        # The nearest name that is known, which would be proposed, is another stage's.
+        return f"{option} does nothing here: this command asks no prior"
     cause = error.__cause__
     if isinstance(cause, ValidationError):
         return describe(cause)

@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from unclip.cli.manipulate import Flat, Options
-from unclip.cli.output import Machine, Saving
+from unclip.cli.output import Machine, Studio
 from unclip.cli.progress import watch
 from unclip.errors import ImageError
 from unclip.manipulation.options import Decode, Fit
-from unclip.options import GenerateOptions
+from unclip.options import DrawingSeveral, GenerateOptions
 
 if TYPE_CHECKING:
     from unclip.manipulation.inputs import Item
 
-_MACHINE, _SAVING, _OPTIONS = Machine(), Saving(), GenerateOptions()
+_MACHINE, _STUDIO = Machine(), Studio()
+_OPTIONS, _SEVERAL = GenerateOptions(), DrawingSeveral()
 
 
 def embed(
@@ -72,9 +73,8 @@ def decode(
     /,
     *,
     how: Annotated[Decode, Flat] = Decode(),  # noqa: B008
-    options: Options = _OPTIONS,
-    machine: Machine = _MACHINE,
-    saving: Saving = _SAVING,
+    options: Annotated[DrawingSeveral, Flat] = _SEVERAL,
+    studio: Studio = _STUDIO,
 ) -> None:
     """Draw images from image embeddings, wherever they come from.
 
@@ -88,9 +88,9 @@ def decode(
     from unclip.manipulation.embeddings import decode, read_embeddings
     from unclip.manipulation.inputs import read_input
 
-    model = machine.load()
+    model = studio.load()
     file = read_input(embeddings)
     rows = len(read_embeddings(file, model)) if how.rows is None else len(how.rows)
     images = rows * options.over(model.defaults).images
-    making = decode(model, file, how=how, options=options)
-    saving.run(making, f"{embeddings.stem} decoded", images)
+    making = decode(model, file, how=how, options=options.asked())
+    studio.run(making, f"{embeddings.stem} decoded", images)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from unclip.cli.output import Machine, Saving
+from unclip.cli.output import Studio
 from unclip.errors import OptionError
 from unclip.manipulation.options import (
     Edit,
@@ -16,12 +16,14 @@ from unclip.manipulation.options import (
     Upscale,
     Vary,
 )
-from unclip.options import GenerateOptions
+from unclip.options import Drawing, DrawingSeveral, Enlarging, GenerateOptions
 
 Flat = Parameter(name="*", show_default=False)
 Options = Annotated[GenerateOptions, Flat]
 
-_MACHINE, _SAVING, _OPTIONS = Machine(), Saving(), GenerateOptions()
+# Only what acts is offered: what is drawn from an image has no need of the prior.
+_ALL, _SEVERAL, _ONE, _LARGER = GenerateOptions(), DrawingSeveral(), Drawing(), Enlarging()
+_STUDIO = Studio()
 
 
 def vary(
@@ -29,9 +31,8 @@ def vary(
     /,
     *,
     how: Annotated[Vary, Flat] = Vary(),  # noqa: B008
-    options: Options = _OPTIONS,
-    machine: Machine = _MACHINE,
-    saving: Saving = _SAVING,
+    options: Annotated[DrawingSeveral, Flat] = _SEVERAL,
+    studio: Studio = _STUDIO,
 ) -> None:
     """Draw variations of an image: what it is about stays, the rest is free (Fig. 3).
 
@@ -46,10 +47,10 @@ def vary(
     """
     from unclip.manipulation.variations import vary
 
-    model = machine.load()
+    model = studio.load()
     images = options.over(model.defaults).images
-    making = vary(model, Path(image), how=how, options=options)
-    saving.run(making, f"{Path(image).stem} varied", images)
+    making = vary(model, Path(image), how=how, options=options.asked())
+    studio.run(making, f"{Path(image).stem} varied", images)
 
 
 def interpolate(
@@ -57,9 +58,8 @@ def interpolate(
     animation: Path | None = None,
     fps: float = 8.0,
     how: Annotated[Interpolate, Flat] = Interpolate(),  # noqa: B008
-    options: Options = _OPTIONS,
-    machine: Machine = _MACHINE,
-    saving: Saving = _SAVING,
+    options: Options = _ALL,
+    studio: Studio = _STUDIO,
 ) -> None:
     """Draw the way from one image to the next (Fig. 4), or the square between four.
 
@@ -81,20 +81,19 @@ def interpolate(
         raise OptionError("fps must be above 0")
     if animation:
         check_animation(animation)
-    making = interpolate(machine.load(), *items, how=how, options=options)
+    making = interpolate(studio.load(), *items, how=how, options=options)
     count = how.frames**2 if how.grid else how.frames
-    made = saving.run(making, "between", count, columns=how.frames)
+    made = studio.run(making, "between", count, columns=how.frames)
     if animation:
         save_animation(animation, [picture.image for picture in made], fps)
-        saving.report("animation", animation)
+        studio.report("animation", animation)
 
 
 def mix(
     *items: str,
     how: Annotated[Mix, Flat] = Mix(),  # noqa: B008
-    options: Options = _OPTIONS,
-    machine: Machine = _MACHINE,
-    saving: Saving = _SAVING,
+    options: Options = _ALL,
+    studio: Studio = _STUDIO,
 ) -> None:
     """Blend images and prompts into one.
 
@@ -108,9 +107,9 @@ def mix(
     """
     from unclip.manipulation.mixing import mix
 
-    model = machine.load()
+    model = studio.load()
     images = options.over(model.defaults).images
-    saving.run(mix(model, *items, how=how, options=options), "mixed", images)
+    studio.run(mix(model, *items, how=how, options=options), "mixed", images)
 
 
 def edit(
@@ -118,9 +117,8 @@ def edit(
     /,
     *,
     how: Annotated[Edit, Flat],
-    options: Options = _OPTIONS,
-    machine: Machine = _MACHINE,
-    saving: Saving = _SAVING,
+    options: Annotated[Drawing, Flat] = _ONE,
+    studio: Studio = _STUDIO,
 ) -> None:
     """Change an image by what one caption has and another has not (Fig. 5).
 
@@ -133,8 +131,8 @@ def edit(
     """
     from unclip.manipulation.text_diff import edit
 
-    making = edit(machine.load(), Path(image), how=how, options=options)
-    saving.run(making, f"{Path(image).stem} edited", how.frames, columns=how.frames)
+    making = edit(studio.load(), Path(image), how=how, options=options.asked())
+    studio.run(making, f"{Path(image).stem} edited", how.frames, columns=how.frames)
 
 
 def inpaint(
@@ -143,9 +141,8 @@ def inpaint(
     *,
     mask: Path | None = None,
     how: Annotated[Inpaint, Flat] = Inpaint(),  # noqa: B008
-    options: Options = _OPTIONS,
-    machine: Machine = _MACHINE,
-    saving: Saving = _SAVING,
+    options: Options = _ALL,
+    studio: Studio = _STUDIO,
 ) -> None:
     """Draw a part of an image anew, or what lies beyond its edges.
 
@@ -161,19 +158,18 @@ def inpaint(
     """
     from unclip.manipulation.inpainting import inpaint
 
-    model = machine.load()
+    model = studio.load()
     images = options.over(model.defaults).images
     making = inpaint(model, Path(image), mask, how=how, options=options)
-    saving.run(making, f"{Path(image).stem} inpainted", images)
+    studio.run(making, f"{Path(image).stem} inpainted", images)
 
 
 def upscale(
     image: str,
     /,
     *,
-    options: Options = _OPTIONS,
-    machine: Machine = _MACHINE,
-    saving: Saving = _SAVING,
+    options: Annotated[Enlarging, Flat] = _LARGER,
+    studio: Studio = _STUDIO,
 ) -> None:
     """Enlarge an image with the model's upsamplers.
 
@@ -187,8 +183,8 @@ def upscale(
     """
     from unclip.manipulation.upscaling import upscale
 
-    making = upscale(machine.load(), Path(image), how=Upscale(), options=options)
-    saving.run(making, f"{Path(image).stem} enlarged", 1)
+    making = upscale(studio.load(), Path(image), how=Upscale(), options=options.asked())
+    studio.run(making, f"{Path(image).stem} enlarged", 1)
 
 
 def reconstruct(
@@ -197,9 +193,8 @@ def reconstruct(
     *,
     embeddings: Path | None = None,
     how: Annotated[Reconstruct, Flat] = Reconstruct(),  # noqa: B008
-    options: Options = _OPTIONS,
-    machine: Machine = _MACHINE,
-    saving: Saving = _SAVING,
+    options: Annotated[Drawing, Flat] = _ONE,
+    studio: Studio = _STUDIO,
 ) -> None:
     """Draw an image from its own code: all of it, or a few dimensions of it (Fig. 7).
 
@@ -215,5 +210,5 @@ def reconstruct(
     """
     from unclip.manipulation.reconstruction import reconstruct
 
-    making = reconstruct(machine.load(), Path(image), embeddings, how=how, options=options)
-    saving.run(making, f"{Path(image).stem} reconstructed", max(1, len(how.dimensions)))
+    making = reconstruct(studio.load(), Path(image), embeddings, how=how, options=options.asked())
+    studio.run(making, f"{Path(image).stem} reconstructed", max(1, len(how.dimensions)))

@@ -55,8 +55,8 @@ class Machine:
 
 @Parameter(name="*", group=_GROUP)
 @dataclass(frozen=True)
-class Saving:
-    """Where pictures go."""
+class Studio(Machine):
+    """The machine, and where its pictures go."""
 
     output: Annotated[
         Path,

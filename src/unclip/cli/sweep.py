@@ -6,12 +6,12 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from unclip.cli.manipulate import Options
-from unclip.cli.output import Machine, Saving
+from unclip.cli.output import Studio
 from unclip.errors import OptionError
 from unclip.manipulation.options import Sweep
 from unclip.options import GenerateOptions
 
-_MACHINE, _SAVING, _OPTIONS = Machine(), Saving(), GenerateOptions()
+_STUDIO, _OPTIONS = Studio(), GenerateOptions()
 
 
 def sweep(
@@ -21,8 +21,7 @@ def sweep(
     command: str = "generate",
     assignments: Annotated[list[str] | None, Parameter(name="--set")] = None,
     options: Options = _OPTIONS,
-    machine: Machine = _MACHINE,
-    saving: Saving = _SAVING,
+    studio: Studio = _STUDIO,
 ) -> None:
     """Draw one image for each pair of values of two options, side by side.
 
@@ -53,8 +52,8 @@ def sweep(
         },
         source="sweep",
     )
-    making = sweep(machine.load(), *items, how=how, options=options)
-    saving.run(making, f"{Path(items[0]).stem if items else ''} sweep", 1)
+    making = sweep(studio.load(), *items, how=how, options=options)
+    studio.run(making, f"{Path(items[0]).stem if items else ''} sweep", 1)
 
 
 def _axis(words: str, name: str) -> tuple[str, tuple[str, ...]]:
