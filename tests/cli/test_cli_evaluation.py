@@ -166,6 +166,14 @@ def test_attack_shows_what_is_read_and_drawn(
     assert plain["read"] != written["read"]
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width > sheet.height
+    quick = ("--variations", 1, "--size", 64, "--seed", 3, "--json")
+    drawn = [
+        json.loads(command(*words, *quick, "--decoder.steps", steps))[0]["drawn"]
+        for steps in (1, 1, 2)
+    ]
+    assert drawn[0] == drawn[1]
+    assert drawn[0] != drawn[2]
+    assert "decoder.steps" in command(*words, "--decoder.steps", 0, code=2)
     assert "word" in command("attack", photos / "0.png", "--labels", "a", "b", code=2)
     there = command(*words, "--sheet", "sheet.png", code=2)
     assert "never overwritten" in there

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from unclip.cli.clip_choice import Reader, image_paths
+from unclip.cli.manipulate import Flat
 from unclip.cli.output import Machine
 from unclip.cli.progress import watch
 from unclip.errors import OptionError
+from unclip.options import Drawing
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 Labels = Annotated[list[str], Parameter(consume_multiple=True)]
 Sentences = Literal["ensemble", "simple", "none"]
 _BATCH = 16
-_MACHINE = Machine()
+_MACHINE, _READER, _OPTIONS = Machine(), Reader(), Drawing()
 
 
 def classify(
@@ -30,9 +33,7 @@ def classify(
     sentences: Sentences = "ensemble",
     top: int = 3,
     json_lines: Annotated[bool, Parameter(name="--json", show_default=False)] = False,
-    model: Annotated[str, Parameter(alias="-m")] = "emoji",
-    device: str | None = None,
-    precision: str | None = None,
+    reader: Reader = _READER,
 ) -> None:
     """Tell which of some labels fits an image best, without training: CLIP's zero-shot way.
 
@@ -48,18 +49,14 @@ def classify(
         sentences: Built-in sentences: an ensemble of sixteen, a simple one, or the bare label.
         top: Labels to print for each image.
         json_lines: Print one JSON object per image, with every probability.
-        model: A shipped model's name, a model folder, or a folder with a CLIP alone.
-        device: auto, cpu, cuda or mps.
-        precision: auto, bf16 or fp32.
     """
     import torch
 
-    from unclip.cli.clip_choice import image_paths, open_clip
     from unclip.clip.zero_shot import class_weights, zero_shot_logits
 
     paths = image_paths(images)
     names = _labels(labels)
-    clip = open_clip(model, device, precision)
+    clip = reader.open()
     weights = class_weights(clip, names, _templates(template, sentences))
     for batch, pixels in _pictures(paths, clip):
         logits = zero_shot_logits(clip.encode_image(torch.stack(pixels)), weights)
@@ -80,10 +77,9 @@ def attack(
     template: Annotated[list[str] | None, Parameter(show_default=False)] = None,
     sentences: Sentences = "simple",
     variations: int = 4,
-    size: int | None = None,
-    seed: int = 0,
     sheet: Path | None = None,
     json_output: Annotated[bool, Parameter(name="--json", show_default=False)] = False,
+    options: Annotated[Drawing, Flat] = _OPTIONS,
     machine: Machine = _MACHINE,
 ) -> None:
     """Write words on an image; show what CLIP then reads and what the decoder draws (Fig. 6).
@@ -98,15 +94,12 @@ def attack(
         labels: Names of the classes to choose from.
         template: A sentence with {} where the label goes. Repeat for more.
         sentences: Built-in sentences: an ensemble, a simple one, or the bare label.
-        variations: Pictures drawn from each picture's embedding.
-        size: Pixels a side of what is drawn.
-        seed: Of what is drawn.
+        variations: Images drawn from each picture's embedding.
         sheet: PNG to write: each picture with its variations.
         json_output: Print JSON.
     """
     from unclip.evaluation.typography import attack as run
     from unclip.images import check_new, contact_sheet, decode, save_png
-    from unclip.options import GenerateOptions
 
     if not texts:
         raise OptionError("no word given; name the words to write on the image")
@@ -117,15 +110,13 @@ def attack(
         check_new(sheet)
     picture = decode(image)
     pipeline = machine.load()
-    asked = {"seed": seed} | ({"size": size} if size else {})
-    options = pipeline.complete(GenerateOptions.parse(asked, source="attack"))
     attacks: list[Attack] = watch(
         run(
             pipeline,
             picture,
             texts,
             names,
-            options,
+            pipeline.complete(options.asked()),
             variations=variations,
             templates=_templates(template, sentences),
         )

@@ -1,7 +1,10 @@
 """Which CLIP a command works with: a model's own, or a CLIP folder by itself."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from unclip.cli.progress import found
 
@@ -9,27 +12,44 @@ if TYPE_CHECKING:
     from unclip.clip.clip import Clip
 
 
-def open_clip(model: str, device: str | None = None, precision: str | None = None) -> "Clip":
-    """Open the CLIP of a model, or the one a folder holds.
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Reader:
+    """Whose CLIP reads images and texts, and where it computes."""
 
-    Raises:
-        CheckpointError: there is none.
-    """
-    from unclip.checkpoint import is_stage, load_stage, read_index
-    from unclip.clip.clip import Clip
-    from unclip.errors import CheckpointError
-    from unclip.runtime import choose_runtime
+    model: Annotated[
+        str,
+        Parameter(
+            alias="-m",
+            help="A shipped model's name, a model folder, or a folder with a CLIP alone.",
+        ),
+    ] = "emoji"
+    device: Annotated[str | None, Parameter(help="auto, cpu, cuda or mps.")] = None
+    precision: Annotated[str | None, Parameter(help="auto, bf16 or fp32.")] = None
 
-    folder = found(model)
-    if not is_stage(folder):
-        name = read_index(folder).clip
-        if name is None:
-            raise CheckpointError(f"{folder} has no CLIP; name a model or a CLIP folder with one")
-        folder /= name
-    clip = load_stage(folder, choose_runtime(device, precision))
-    if not isinstance(clip, Clip):
-        raise CheckpointError(f"{folder} holds a {clip.name}, not a CLIP")
-    return clip
+    def open(self) -> "Clip":
+        """Open the CLIP.
+
+        Raises:
+            CheckpointError: there is none.
+        """
+        from unclip.checkpoint import is_stage, load_stage, read_index
+        from unclip.clip.clip import Clip
+        from unclip.errors import CheckpointError
+        from unclip.runtime import choose_runtime
+
+        folder = found(self.model)
+        if not is_stage(folder):
+            name = read_index(folder).clip
+            if name is None:
+                raise CheckpointError(
+                    f"{folder} has no CLIP; name a model or a CLIP folder with one"
+                )
+            folder /= name
+        clip = load_stage(folder, choose_runtime(self.device, self.precision))
+        if not isinstance(clip, Clip):
+            raise CheckpointError(f"{folder} holds a {clip.name}, not a CLIP")
+        return clip
 
 
 def image_paths(given: tuple[Path, ...]) -> list[Path]:

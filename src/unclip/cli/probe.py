@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from unclip.cli.clip_choice import Reader
 from unclip.cli.progress import watch
 from unclip.errors import DataError, OptionError
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from unclip.clip.clip import Clip
 
+_READER = Reader()
+
 
 def probe(
     data: Path,
@@ -22,9 +25,7 @@ def probe(
     *,
     test: Path | None = None,
     json_output: Annotated[bool, Parameter(name="--json", show_default=False)] = False,
-    model: Annotated[str, Parameter(alias="-m")] = "emoji",
-    device: str | None = None,
-    precision: str | None = None,
+    reader: Reader = _READER,
 ) -> None:
     """Train a linear classifier on CLIP's image features: how good are they for a task?
 
@@ -40,18 +41,14 @@ def probe(
         data: A folder of folders of images.
         test: Another one with the same labels, to test on.
         json_output: Print JSON.
-        model: A shipped model's name, a model folder, or a folder with a CLIP alone.
-        device: auto, cpu, cuda or mps.
-        precision: auto, bf16 or fp32.
     """
-    from unclip.cli.clip_choice import open_clip
     from unclip.clip.linear_probe import linear_probe
     from unclip.evaluation.labelled import embed_labelled, labels_of, split
 
     labels = labels_of(data)
     if test is not None and (missing := sorted(set(labels_of(test)) ^ set(labels))):
         raise DataError(f"{test} and {data} differ in the label {missing[0]}")
-    clip = open_clip(model, device, precision)
+    clip = reader.open()
     rows = watch(embed_labelled(clip, data, labels))
     if test is None:
         train, validation, tested = split(rows, 3)
@@ -86,9 +83,7 @@ def neighbours(
     count: Annotated[int, Parameter(alias="-n")] = 10,
     sheet: Path | None = None,
     json_lines: Annotated[bool, Parameter(name="--json", show_default=False)] = False,
-    model: Annotated[str, Parameter(alias="-m")] = "emoji",
-    device: str | None = None,
-    precision: str | None = None,
+    reader: Reader = _READER,
 ) -> None:
     """Find the images of a folder that are nearest to an image or to a text.
 
@@ -106,11 +101,7 @@ def neighbours(
         count: How many.
         sheet: PNG to write with what was found.
         json_lines: Print one JSON object per image.
-        model: A shipped model's name, a model folder, or a folder with a CLIP alone.
-        device: auto, cpu, cuda or mps.
-        precision: auto, bf16 or fp32.
     """
-    from unclip.cli.clip_choice import open_clip
     from unclip.evaluation.neighbours import index_folder
     from unclip.identity import identify
     from unclip.images import check_new
@@ -121,7 +112,7 @@ def neighbours(
         raise DataError(f"{folder}: there is no such folder")
     if sheet is not None:
         check_new(sheet)
-    clip = open_clip(model, device, precision)
+    clip = reader.open()
     wanted = _query(clip, query)
     fingerprint = identify(clip.state_dict().items()).image or "none"
     index = watch(index_folder(clip, fingerprint, folder))

@@ -16,9 +16,10 @@ from unclip.clip.clip import Clip
 from unclip.clip.zero_shot import SIMPLE, class_weights, zero_shot_logits
 from unclip.evaluation.drawing import pixels
 from unclip.images import to_tensor
+from unclip.manipulation.latents import draw
 from unclip.options import GenerateOptions
 from unclip.pipeline import UnCLIP
-from unclip.randomness import Randomness, derive_seed
+from unclip.randomness import derive_seed
 from unclip.types import Step
 
 
@@ -89,9 +90,7 @@ def attack(
         z_i = model.encode_image(to_tensor(picture)[None])
         # The same noise for every word: only the embedding differs.
         seeds = [derive_seed(options.seed, "variation", i) for i in range(variations)]
-        images = yield from model.decode(
-            repeat(z_i, "1 d -> b d", b=variations), None, options, Randomness(seeds)
-        )
+        images = yield from draw(model, repeat(z_i, "1 d -> b d", b=variations), options, seeds)
         seen = model.encode_image(images) if judge is None else judge.encode_image(images)
         attacks.append(
             Attack(
