@@ -1,9 +1,12 @@
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch.nn.functional import normalize
 
+from unclip.checkpoint import load_pipeline, load_stage, save_stage
 from unclip.decoder.decoder import Decoder
 from unclip.errors import OptionError
 from unclip.manipulation.embeddings import Embeddings
@@ -12,8 +15,10 @@ from unclip.manipulation.latents import embed_picture, invert, there_and_back
 from unclip.manipulation.options import Reconstruct
 from unclip.manipulation.reconstruction import keep_components, psnr, reconstruct
 from unclip.options import GenerateOptions
+from unclip.presets import preset
+from unclip.prior.kinds import build_prior
 from unclip.prior.pca import principal_components
-from unclip.types import finish
+from unclip.types import Batch, finish
 
 
 def embeddings(rows: int) -> torch.Tensor:
@@ -57,7 +62,41 @@ def test_dimensions_need_embeddings(model, photo, quick, tmp_path) -> None:
             finish(walk)
 
     refuse("unclip embed", 4)
-    refuse("33: the embeddings have 32", 33, file)
+    refuse("33: there are 32", 33, file)
+
+
+def test_an_autoregressive_prior_lends_its_components(
+    model, photo, quick, pixels, tiny_model, tmp_path
+) -> None:
+    """Seven of them are the seven first of the embeddings that its codec was fitted to."""
+    prior = build_prior(
+        preset("tiny").with_autoregressive().prior(load_stage(tiny_model / "clip").config)
+    )
+    text = model.encode_text([f"picture {number}" for number in range(64)])
+    sample = embeddings(64)
+    batch = Batch(keys=tuple("x" * 64), text=text, image_embedding=sample)
+    prior.codec.fit([batch])
+    folder = tmp_path / "writing"
+    shutil.copytree(tiny_model, folder)
+    shutil.rmtree(folder / "prior")
+    save_stage(prior, folder / "prior")
+    writing = load_pipeline(folder, model.runtime)
+    file = tmp_path / "sample.npy"
+    np.save(file, sample.numpy())
+
+    def draw(*given, dimensions: tuple[int, ...] = (2, 7)):
+        how = Reconstruct(dimensions=dimensions)
+        walk = reconstruct(writing, photo("red"), *given, how=how, options=quick())
+        return finish(walk)
+
+    lent, found = draw(), draw(file)
+    assert [picture.label for picture in lent] == ["2 of 32", "7 of 32"]
+    for own, other in zip(lent, found, strict=True):
+        assert np.abs(pixels(own) - pixels(other)).max() <= 1
+    assert np.abs(pixels(lent[0]) - pixels(lent[1])).max() > 1
+    assert len(lent[0].items) == 1
+    with pytest.raises(OptionError, match="9: the model's prior keeps 8"):
+        draw(dimensions=(9,))
 
 
 def test_the_walk_is_249_of_250_unguided_steps(model) -> None:

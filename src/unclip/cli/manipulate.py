@@ -206,7 +206,8 @@ def reconstruct(
 
     Args:
         image: The image.
-        embeddings: A file of `unclip embed`, whose principal components `--dimensions` counts.
+        embeddings: A file of `unclip embed`, whose principal components `--dimensions` counts;
+            those of the model's autoregressive prior, if it has one, where none is named.
     """
     from unclip.manipulation.reconstruction import reconstruct
 

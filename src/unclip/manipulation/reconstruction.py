@@ -22,6 +22,7 @@ from unclip.manipulation.made import Job, Making
 from unclip.manipulation.options import Reconstruct
 from unclip.options import GenerateOptions
 from unclip.pipeline import UnCLIP
+from unclip.prior.autoregressive import AutoregressivePrior
 from unclip.prior.pca import Pca, principal_components
 from unclip.randomness import Randomness
 
@@ -38,11 +39,11 @@ def reconstruct(
 
     Without ``how.dimensions`` there is one picture, whose label tells the error at the decoder's
     size. With them there is one a number, all from one noise, and the components are those of
-    ``embeddings``, a file that `embed` wrote.
+    ``embeddings``, a file that `embed` wrote, or those that the model's autoregressive prior keeps.
 
     Raises:
         ImageError: the picture or the embeddings cannot be read.
-        OptionError: dimensions without embeddings, or more than there are.
+        OptionError: dimensions without embeddings or such a prior, or more than there are.
     """
     how, asked = how or Reconstruct(), options or GenerateOptions()
     picture = read_input(image)
@@ -68,24 +69,34 @@ def _from_components(
     how: Reconstruct,
     asked: GenerateOptions,
 ) -> Making:
-    if embeddings is None:
-        raise OptionError(
-            "principal components are found in embeddings of many pictures: make a file of them "
-            "with `unclip embed FOLDER`, and name it with --embeddings"
-        )
-    file = read_input(embeddings)
-    sample = read_embeddings(file, model)
-    size = sample.shape[1]
-    if (largest := max(how.dimensions)) > size:
-        raise OptionError(f"dimensions {largest}: the embeddings have {size}")
-    components = principal_components([sample])
+    file = None if embeddings is None else read_input(embeddings)
+    if file is None:
+        components, whose = _of_the_prior(model), "the model's prior keeps"
+    else:
+        components, whose = principal_components([read_embeddings(file, model)]), "there are"
+    if (largest := max(how.dimensions)) > len(components.components):
+        raise OptionError(f"dimensions {largest}: {whose} {len(components.components)}")
     complete = model.complete(asked)
     image_embedding = embed_picture(model, picture, how.fit)
     cut = torch.cat([keep_components(components, image_embedding, k) for k in how.dimensions])
     # One seed for all is one x_T for all.
     images = yield from draw(model, cut, complete, [complete.seed] * len(cut))
-    labels = [f"{keep} of {size}" for keep in how.dimensions]
-    return Job("reconstruct", (picture, file), how, complete).made(model, images, labels)
+    labels = [f"{keep} of {len(components.mean)}" for keep in how.dimensions]
+    items = (picture,) if file is None else (picture, file)
+    return Job("reconstruct", items, how, complete).made(model, images, labels)
+
+
+def _of_the_prior(model: UnCLIP) -> Pca:
+    """The components that an autoregressive prior was trained to write."""
+    if model.prior is not None:
+        with model.prior.use() as prior:
+            if isinstance(prior, AutoregressivePrior) and prior.codec.measured:
+                return prior.codec.pca
+    raise OptionError(
+        f"principal components are found in embeddings of many pictures, and {model.name} has no "
+        "autoregressive prior that keeps some: make a file of embeddings with `unclip embed "
+        "FOLDER`, and name it with --embeddings"
+    )
 
 
 def keep_components(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unclip.errors import DataError
 from unclip.nn.measured import Measured
-from unclip.prior.pca import lost, principal_components
+from unclip.prior.pca import Pca, lost, principal_components
 from unclip.types import Batch
 
 SAMPLES_PER_BUCKET = 64
@@ -53,6 +53,11 @@ class Codec(Measured):
     def samples(self) -> int:
         """How many training samples are enough to fit it."""
         return SAMPLES_PER_BUCKET * self.buckets
+
+    @property
+    def pca(self) -> Pca:
+        """The components that are kept."""
+        return Pca(*(table.double().cpu() for table in (self.mean, self.components, self.spectrum)))
 
     @property
     def error(self) -> float:

@@ -18,11 +18,11 @@ class Pca:
     """Mean and principal components of a set of vectors, in float64 on the CPU."""
 
     mean: Float[Tensor, " d"]
-    components: Float[Tensor, "d d"]
-    """One a row, of unit length, that of the largest variance first. The largest entry of each is
-    positive, so that the same data give the same signs."""
+    components: Float[Tensor, "k d"]
+    """One a row, of unit length, that of the largest variance first: all, or as many as were kept.
+    The largest entry of each is positive, so that the same data give the same signs."""
     spectrum: Float[Tensor, " d"]
-    """Variance along each component."""
+    """Variance along each component, of all d."""
 
     def project(self, vectors: Float[Tensor, "b d"], keep: int) -> Float[Tensor, "b keep"]:
         """Coordinates along the first ``keep`` components."""
