@@ -144,6 +144,29 @@ def test_starting_from_an_intermediate_level(sampler: str, start: float) -> None
     assert float(result.std()) == pytest.approx(0.3, abs=0.04)
 
 
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_ending_early_gives_the_expectation_there(sampler: str) -> None:
+    options = SamplingOptions(sampler=sampler, steps=40, end=0.2, clip="none")
+    grid = sampling_grid(PROCESS, options)
+    assert int(grid.timesteps[0]) == 200
+    n = 20_000
+    network = network_of(PROCESS, gaussian(0.3))
+    x_T = Randomness([0], n).normal(1)
+    result = run(options, x_T, Randomness([1], n), network)[-1].sample
+    # E[x0 | x_t] of N(0, 0.3²) deviates less than x0, by the share of signal in x_t.
+    signal = float(0.3 * grid.alpha[0]) ** 2
+    wanted = 0.3 * (signal / (signal + float(grid.sigma[0]) ** 2)) ** 0.5
+    assert wanted < 0.21
+    assert float(result.std()) == pytest.approx(wanted, rel=0.03)
+
+
+def test_an_end_that_is_no_end_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"end 0\.5 is not below start 0\.5"):
+        SamplingOptions(start=0.5, end=0.5)
+    with pytest.raises(OptionError, match="60 steps of only 50"):
+        sampling_grid(PROCESS, SamplingOptions(steps=60, start=0.5, end=0.45))
+
+
 def test_default_spacing_suits_the_sampler() -> None:
     def timesteps(**chosen) -> list[int]:
         return sampling_grid(PROCESS, SamplingOptions(**chosen)).timesteps.tolist()

@@ -47,6 +47,9 @@ class SamplingOptions(Config):
     their precision. 0 trusts the network alone."""
     start: float = Field(default=1.0, gt=0, le=1)
     """Begin at this fraction of T instead of at pure noise."""
+    end: float = Field(default=0.0, ge=0, lt=1)
+    """End at this fraction of T: x̂0 there is the sample. Nearer to clean data, a small network
+    takes away less noise than the walk leaves to it."""
     skip: int = Field(default=0, ge=0)
     """Leave out this many of the noisiest steps: an inversion of 249 of 250 steps has fewer noise
     artefacts (§2)."""
@@ -55,6 +58,8 @@ class SamplingOptions(Config):
     def _check(self) -> "SamplingOptions":
         if isinstance(self.spacing, tuple) and len(self.spacing) != self.steps:
             raise ValueError(f"spacing lists {len(self.spacing)} timesteps, steps is {self.steps}")
+        if self.end >= self.start:
+            raise ValueError(f"end {self.end} is not below start {self.start}")
         if self.skip >= self.steps:
             raise ValueError(f"skip {self.skip} leaves none of {self.steps} steps")
         if self.limit is not None and self.limit < self.bound:

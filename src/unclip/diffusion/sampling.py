@@ -28,11 +28,14 @@ def sampling_grid(process: Process, options: SamplingOptions) -> Schedule:
         OptionError: more steps than levels, an impossible stride, or timesteps out of range.
     """
     table = process.schedule
-    total = max(round(options.start * len(table)), 1)
-    if options.steps > total:
-        raise OptionError(f"{options.steps} steps of only {total} noise levels; ask for fewer")
-    if total < len(table):
-        table = table.respace(table.timesteps[:total].tolist())
+    noisiest = max(round(options.start * len(table)), 1)
+    visited = table.timesteps[round(options.end * len(table)) : noisiest].tolist()
+    if options.steps > len(visited):
+        raise OptionError(
+            f"{options.steps} steps of only {len(visited)} noise levels; ask for fewer"
+        )
+    if len(visited) < len(table):
+        table = table.respace(visited)
     timesteps = _timesteps(table, options, process.config.stride)
     return table.respace(timesteps[: len(timesteps) - options.skip])
 
@@ -40,10 +43,17 @@ def sampling_grid(process: Process, options: SamplingOptions) -> Schedule:
 def _timesteps(
     table: Schedule, options: SamplingOptions, stride: spacing.Stride
 ) -> tuple[int, ...]:
-    total, steps = len(table), options.steps
+    if isinstance(options.spacing, tuple):
+        return options.spacing
+    solver = options.sampler in ("dpm++", "unipc")
+    if options.spacing == "log_snr" or (options.spacing is None and solver):
+        return spacing.even_log_snr(table, options.steps)
+    return tuple(int(table.timesteps[place]) for place in _places(len(table), options, stride))
+
+
+def _places(total: int, options: SamplingOptions, stride: spacing.Stride) -> tuple[int, ...]:
+    steps = options.steps
     match options.spacing:
-        case tuple() as timesteps:
-            return timesteps
         case "strided":
             return spacing.strided(total, steps, stride)
         case "integer":
@@ -52,19 +62,13 @@ def _timesteps(
             return spacing.trailing(total, steps)
         case "leading":
             return spacing.leading(total, steps)
-        case "log_snr":
-            return spacing.even_log_snr(table, steps)
-    match options.sampler:
-        case "ancestral":
-            return spacing.strided(total, steps, stride)
-        case "ddim" if options.start < 1:
-            # An integer stride leaves out the noisiest levels, where the caller's x_T is.
-            return spacing.trailing(total, steps)
-        case "ddim":
-            integer = spacing.integer_strided(total, steps)
-            return integer or spacing.strided(total, steps, stride)
-        case "dpm++" | "unipc":
-            return spacing.even_log_snr(table, steps)
+    if options.sampler == "ancestral":
+        return spacing.strided(total, steps, stride)
+    if options.start < 1:
+        # An integer stride leaves out the noisiest levels, where the caller's x_T is.
+        return spacing.trailing(total, steps)
+    integer = spacing.integer_strided(total, steps)
+    return integer or spacing.strided(total, steps, stride)
 
 
 def first_timestep(process: Process, options: SamplingOptions) -> int:

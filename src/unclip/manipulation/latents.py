@@ -36,10 +36,10 @@ def there_and_back(model: UnCLIP, asked: GenerateOptions, eta: float = 0.0) -> G
     """
     chosen = asked.model_dump(exclude_unset=True).get("decoder", {})
     walk = INVERSION.updated({**chosen, "eta": eta}, source="decoder")
-    if walk.sampler != "ddim" or walk.start < 1:
+    if walk.sampler != "ddim" or walk.start < 1 or walk.end > 0:
         raise OptionError(
-            "only ddim from full noise can be walked back: leave decoder.sampler and "
-            "decoder.start unset here"
+            "only ddim from full noise to clean data can be walked back: leave decoder.sampler, "
+            "decoder.start and decoder.end unset here"
         )
     return model.complete(asked).model_copy(update={"decoder": walk})
 
