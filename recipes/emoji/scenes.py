@@ -28,7 +28,7 @@ from splits import (
 from unclip.data.source import Composed, Sample
 from unclip.randomness import derive_seed
 
-SHARES = {"plain": 24, "background": 18, "glyph": 25, "pair": 20, "several": 7, "icon": 6}
+SHARES = {"plain": 36, "background": 18, "glyph": 18, "pair": 16, "several": 7, "icon": 5}
 """Per cent of the samples; ``several`` includes a small and a large thing."""
 KOREAN = 0.18
 """Share of Korean captions, in every kind of scene."""

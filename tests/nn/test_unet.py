@@ -301,9 +301,29 @@ def test_patches_meet_without_seams():
     features.requires_grad_()
     pixels = torch.zeros(1, 3, 8, 8)
     network.exit.to_pixels.weight.data.zero_()[:, :, 1, 1] = 1.0
-    network.exit(features, pixels)[0, 0, 3, 3].backward()
+    embedding = torch.zeros(1, network.config.embedding_width)
+    network.exit(features, pixels, embedding)[0, 0, 3, 3].backward()
     reached = features.grad[0].abs().sum(0) > 0
     assert reached.all(), "pixel (3, 3) touches all four patches"
+
+
+def test_noise_level_and_place_decide_how_much_of_the_input_the_exit_reads():
+    network = randomise(UNet(changed(SMALL, patch=4)))
+    features = torch.zeros(1, 32, 2, 2)
+    pixels = torch.randn(1, 3, 8, 8)
+    embedding = torch.randn(1, network.config.embedding_width)
+    for gain in (network.exit.level_gain, network.exit.place_gain):
+        gain.weight.data.zero_()
+
+    def read(level: float, place: float) -> torch.Tensor:
+        network.exit.level_gain.bias.data.fill_(level)
+        network.exit.place_gain.bias.data.fill_(place)
+        return network.exit(features, pixels, embedding)
+
+    nothing = read(-1.0, 0.0)
+    assert torch.equal(nothing, network.exit(features, 0 * pixels, embedding))
+    torch.testing.assert_close(read(1.0, 0.0) - nothing, 2 * (read(0.0, 0.0) - nothing))
+    torch.testing.assert_close(read(0.0, 1.0), read(1.0, 0.0))
 
 
 def test_output_has_the_dtype_of_the_input_whatever_the_weights():

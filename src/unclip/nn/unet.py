@@ -160,10 +160,11 @@ class UNet(nn.Module):
                 here = width
 
         self.norm = group_norm(here, config.groups)
+        outputs = config.out_channels
         self.exit = (
-            zeroed(nn.Conv2d(here, config.out_channels, 3, padding=1))
+            zeroed(nn.Conv2d(here, outputs, 3, padding=1))
             if config.patch == 1
-            else PatchExit(here, config.in_channels, config.out_channels, config.patch)
+            else PatchExit(here, config.in_channels, outputs, config.embedding_width, config.patch)
         )
 
     def prepare_context(
@@ -225,7 +226,7 @@ class UNet(nn.Module):
             h = torch.cat([h, skips.pop()], dim=1)
             h = run(block, h)
         h = silu(self.norm(h))
-        return (self.exit(h) if patch == 1 else self.exit(h, pixels)).to(x.dtype)
+        return (self.exit(h) if patch == 1 else self.exit(h, pixels, emb)).to(x.dtype)
 
     def _block(
         self, channels: int, out_channels: int, level: int, resize: nn.Module | None = None

@@ -167,19 +167,30 @@ class PatchExit(nn.Module):
     """From patch features back to pixels, without seams.
 
     Patches are laid out as pixels, then a full-resolution convolution reads them together with
-    the U-Net's input, so that detail finer than a patch need not pass through it.
+    the U-Net's input, so that detail finer than a patch need not pass through it. How much of the
+    input it reads depends on the noise level and on the place: near clean data the input shows the
+    finest edges, while flat parts are known better without its noise.
     """
 
-    def __init__(self, channels: int, in_channels: int, out_channels: int, patch: int) -> None:
+    def __init__(
+        self, channels: int, in_channels: int, out_channels: int, embedding: int, patch: int
+    ) -> None:
         super().__init__()
         self.patch = patch
         inner = max(out_channels, channels // patch**2)
         self.to_pixels = nn.Conv2d(channels, inner * patch**2, 3, padding=1)
+        self.level_gain = zeroed(nn.Linear(embedding, in_channels))
+        self.place_gain = zeroed(nn.Conv2d(channels, in_channels * patch**2, 3, padding=1))
         self.conv = zeroed(nn.Conv2d(inner + in_channels, out_channels, 3, padding=1))
 
     def forward(
-        self, x: Image, pixels: Float[Tensor, "b c0 h0 w0"]
+        self,
+        x: Image,
+        pixels: Float[Tensor, "b c0 h0 w0"],
+        embedding: Float[Tensor, "b e"],
     ) -> Float[Tensor, "b out_channels h0 w0"]:
         """Map features of patches, beside the network's input ``pixels``, to its output."""
+        gain = rearrange(1 + self.level_gain(embedding), "b c -> b c 1 1")
+        gain = gain + pixel_shuffle(self.place_gain(x), self.patch)
         h = pixel_shuffle(self.to_pixels(x), self.patch)
-        return self.conv(torch.cat([h, pixels.to(h.dtype)], dim=1))
+        return self.conv(torch.cat([h, gain * pixels.to(h.dtype)], dim=1))

@@ -170,6 +170,6 @@ def upsampler(
 
 
 X0 = DiffusionConfig(target="x0")
-X0_WEIGHTED = DiffusionConfig(target="x0", weighting="min_snr")
-"""For networks that see patches: noise of a patch's 48 numbers and more fits through no small
-width, a clean patch does."""
+PATCHED = DiffusionConfig(target="v", data_scale=0.15)
+"""For networks that see patches. All noise of a patch, 48 numbers and more, fits through no small
+width, so where noise prevails they say x0; where it does not, what they were given stays."""

@@ -7,8 +7,8 @@ from unclip.diffusion.sampling import SamplingOptions
 from unclip.nn.transformer import TransformerConfig
 from unclip.options import GenerateOptions
 from unclip.presets.parts import (
+    PATCHED,
     X0,
-    X0_WEIGHTED,
     Preset,
     autoregressive,
     decoder,
@@ -36,8 +36,8 @@ TINY = Preset(
         TransformerConfig(width=32, depth=1, heads=2),
     ),
     upsamplers={
-        256: upsampler(64, small_unet(32, (1,), 1, 4, None), X0_WEIGHTED, Blur(), 64),
-        1024: upsampler(256, small_unet(32, (1,), 1, 8, None), X0_WEIGHTED, Bsr(), 64),
+        256: upsampler(64, small_unet(32, (1,), 1, 4, None), PATCHED, Blur(), 64),
+        1024: upsampler(256, small_unet(32, (1,), 1, 8, None), PATCHED, Bsr(), 64),
     },
     training={
         name: TrainingConfig(steps=steps, batch=8, lr=1e-3, warmup=5, log_every=5)
