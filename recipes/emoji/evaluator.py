@@ -103,7 +103,7 @@ class Examples(Scenes):
         rng = Random(derive_seed(self.seed, "alone", index))
         if rng.random() >= ALONE:
             return super().scene(index)
-        return self._plain("ko" if rng.random() < KOREAN else "en", rng)
+        return self._plain("ko" if rng.random() < KOREAN else "en", rng, rng)
 
 
 def build(

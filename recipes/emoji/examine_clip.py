@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 import torch
-from scenes import Scenes
+from scenes import UNSEEN, Scenes
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -18,8 +18,6 @@ from unclip.evaluation.embeddings import effective_rank, spectrum
 from unclip.evaluation.retrieval import ranks
 from unclip.evaluation.statistics import mean, share
 
-FIRST = 10_000_000
-"""Index of the first scene: behind all that training has seen."""
 SIDE = 16
 
 
@@ -37,7 +35,7 @@ def main() -> None:
 @torch.no_grad()
 def examine(clip: Clip, scenes: Scenes, count: int) -> list[str]:
     """Scores with standard errors, a line each."""
-    samples = scenes.batch(range(FIRST, FIRST + count))
+    samples = scenes.batch(range(UNSEEN, UNSEEN + count))
     pictures = stacked(samples.images)
     z = torch.cat([clip.encode_image(part) for part in pictures.split(250)])
     searched = count // 4

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 import torch
-from scenes import Scenes
+from scenes import UNSEEN, Scenes
 
 from unclip.checkpoint import load_stage
 from unclip.decoder.decoder import Decoder
@@ -18,8 +18,6 @@ from unclip.evaluation.drawing import stacked
 from unclip.evaluation.statistics import mean
 from unclip.runtime import choose_runtime, place
 
-FIRST = 10_000_000
-"""Index of the first scene: behind all that training has seen."""
 LEVELS = (0, 50, 100, 200, 300, 400, 500, 600, 700, 800, 900, 990)
 
 
@@ -40,7 +38,7 @@ def examine(model: Path, scenes: Scenes, count: int) -> list[str]:
     clip = load_stage(model / "clip").eval()
     decoder = load_stage(model / "decoder").eval()
     assert isinstance(decoder, Decoder)
-    samples = scenes.batch(range(FIRST, FIRST + count))
+    samples = scenes.batch(range(UNSEEN, UNSEEN + count))
     images = stacked(samples.images)
     z, text = clip.encode_image(images), clip.encode_text(samples.captions, warn=False)
     place(decoder, choose_runtime())

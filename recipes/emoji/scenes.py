@@ -5,7 +5,7 @@ the same picture and caption on every machine. Splits B to E never occur (see `s
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -35,6 +35,8 @@ KOREAN = 0.18
 JITTER = 8
 """Colours vary by this much per channel."""
 UNLIMITED = 2**40
+UNSEEN = 10_000_000
+"""Index of a scene behind all that training sees; what is examined begins there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ class Scenes:
         rows = [r for r in self.atlas.rows if r.split == "train" or (everything and _known(r))]
         rows = [r for r in rows if available[r.number]]
         self._pools = {
-            (kind, language): _by_cluster(r for r in rows if test(r) and r.names[language])
+            (kind, language): by_cluster(r for r in rows if test(r) and r.names[language])
             for language in ("en", "ko")
             for kind, test in _POOLS.items()
         }
@@ -94,22 +96,33 @@ class Scenes:
 
     def sample(self, index: int) -> Sample:
         """Return the scene at ``index`` as a sample."""
-        scene = self.scene(index)
+        (scene,) = self.scenes([index])
         return Sample(f"scene/{index}", (scene.caption,), self.compose(scene))
 
     def batch(self, indices: Sequence[int]) -> Composed:
-        """Return the scenes at ``indices``."""
-        scenes = [self.scene(index) for index in indices]
+        """Return the scenes at ``indices`` as samples."""
+        scenes = self.scenes(indices)
         images = np.stack([self.compose(scene) for scene in scenes])
         keys = tuple(f"scene/{index}" for index in indices)
         return Composed(images, tuple(scene.caption for scene in scenes), keys)
 
+    def scenes(self, indices: Sequence[int]) -> list[Scene]:
+        """Decide what the scenes at ``indices`` show and say, each by itself."""
+        return [self.scene(index) for index in indices]
+
     def scene(self, index: int) -> Scene:
         """Decide what the scene at ``index`` shows and says."""
         rng = Random(derive_seed(self.seed, "scene", index))
-        kind = rng.choices(list(SHARES), list(SHARES.values()))[0]
-        language = "ko" if rng.random() < KOREAN else "en"
-        return getattr(self, f"_{kind}")(language, rng)
+        return self._scene(rng, rng)
+
+    def _scene(self, look: Random, rng: Random) -> Scene:
+        """``look`` decides kind, language, colours and layout; ``rng`` everything else.
+
+        They are the same, unless scenes are to look alike.
+        """
+        kind = look.choices(list(SHARES), list(SHARES.values()))[0]
+        language = "ko" if look.random() < KOREAN else "en"
+        return getattr(self, f"_{kind}")(language, look, rng)
 
     def compose(self, scene: Scene) -> UInt8[np.ndarray, "size size 3"]:
         """Paint a scene."""
@@ -136,15 +149,15 @@ class Scenes:
             ours = (alpha * np.array(placed.colour, np.uint16) + 127) // 255
         part[:] = np.minimum(ours + (part * (255 - alpha) + 127) // 255, 255)
 
-    def _pick(self, kind: str, language: str, rng: Random) -> Row:
+    def _pick(self, kind: str, language: str, look: Random, rng: Random) -> Row:
         clusters = self._pools[kind, language]
         return rng.choice(clusters[rng.randrange(len(clusters))])
 
     # -- kinds of scenes ----------------------------------------------------------------------
 
-    def _plain(self, language: str, rng: Random, kind: str = "emoji") -> Scene:
+    def _plain(self, language: str, look: Random, rng: Random, kind: str = "emoji") -> Scene:
         while True:
-            row = self._pick(kind, language, rng)
+            row = self._pick(kind, language, look, rng)
             held = row.art.one_colour and held_colour(row.cluster, "black")
             if self.everything or not held:
                 break
@@ -153,33 +166,33 @@ class Scenes:
         words = captions.single(shown, "white" if rng.random() < 0.07 else None, language, rng)
         return Scene(kind, language, WHITE, (alone(row, rng, ink),), words)
 
-    def _icon(self, language: str, rng: Random) -> Scene:
-        return self._plain(language if self._pools["icon", language] else "en", rng, "icon")
+    def _icon(self, language: str, look: Random, rng: Random) -> Scene:
+        return self._plain(language if self._pools["icon", language] else "en", look, rng, "icon")
 
-    def _background(self, language: str, rng: Random) -> Scene:
-        row = self._pick("open", language, rng)
-        colour = rng.choice(list(COLOURS))
+    def _background(self, language: str, look: Random, rng: Random) -> Scene:
+        row = self._pick("open", language, look, rng)
+        colour = look.choice(list(COLOURS))
         shown = self.shown(row, language, rng, own_colours=True)
         words = captions.single(shown, colour, language, rng)
         paper = WHITE if colour == "white" else jittered(colour, rng)
         return Scene("background", language, paper, (alone(row, rng),), words)
 
-    def _glyph(self, language: str, rng: Random) -> Scene:
-        row = self._pick("glyph", language, rng)
-        ink, paper = self._colours(row, rng)
+    def _glyph(self, language: str, look: Random, rng: Random) -> Scene:
+        row = self._pick("glyph", language, look, rng)
+        ink, paper = self._colours(row, look)
         shown = self.shown(row, language, rng, ink)
         words = captions.glyph(shown, paper, language, rng)
         placed = alone(row, rng, jittered(ink, rng))
         return Scene("glyph", language, jittered(paper, rng), (placed,), words)
 
-    def _pair(self, language: str, rng: Random) -> Scene:
-        recoloured = rng.random() < 0.35
-        first, second = self._two("glyph" if recoloured else "colour", language, rng)
-        paper, said = self._paper(rng)
+    def _pair(self, language: str, look: Random, rng: Random) -> Scene:
+        recoloured = look.random() < 0.35
+        first, second = self._two("glyph" if recoloured else "colour", language, look, rng)
+        paper, said = self._paper(look)
         inks: list[str | None] = [None, None]
         if recoloured:
-            inks = [self._colours(row, rng, paper)[0] for row in (first, second)]
-        relation = rng.choices(list(captions.RELATIONS), (4, 4, 2, 2))[0]
+            inks = [self._colours(row, look, paper)[0] for row in (first, second)]
+        relation = look.choices(list(captions.RELATIONS), (4, 4, 2, 2))[0]
         shown = [
             self.shown(row, language, rng, ink)
             for row, ink in zip((first, second), inks, strict=True)
@@ -195,27 +208,32 @@ class Scenes:
         ground = WHITE if paper == "white" else jittered(paper, rng)
         return Scene("pair", language, ground, tuple(placed), words)
 
-    def _several(self, language: str, rng: Random) -> Scene:
-        paper, said = self._paper(rng)
+    def _several(self, language: str, look: Random, rng: Random) -> Scene:
+        paper, said = self._paper(look)
         ground = WHITE if paper == "white" else jittered(paper, rng)
-        if rng.random() < 0.4:
-            return self._sizes(language, rng, ground, said)
-        recoloured = rng.random() < 0.4
+        if look.random() < 0.4:
+            return self._sizes(language, look, rng, ground, said)
+        recoloured = look.random() < 0.4
         while True:
-            row = self._pick("glyph" if recoloured else "colour", language, rng)
+            row = self._pick("glyph" if recoloured else "colour", language, look, rng)
             if row.concept in self._countable:
                 break
-        ink = self._colours(row, rng, paper)[0] if recoloured else None
-        number = rng.choices((2, 3, 4, 5), (4, 3, 2, 1))[0]
+        ink = self._colours(row, look, paper)[0] if recoloured else None
+        number = look.choices((2, 3, 4, 5), (4, 3, 2, 1))[0]
         words = captions.several(self.shown(row, language, rng, ink), number, said, language, rng)
         colour = jittered(ink, rng) if ink else None
         placed = tuple(Placed(row, *box, colour) for box in copies(number, rng))
         return Scene("several", language, ground, placed, words)
 
     def _sizes(
-        self, language: str, rng: Random, ground: tuple[int, int, int], said: str | None
+        self,
+        language: str,
+        look: Random,
+        rng: Random,
+        ground: tuple[int, int, int],
+        said: str | None,
     ) -> Scene:
-        small, large = self._two("colour", language, rng)
+        small, large = self._two("colour", language, look, rng)
         if rng.random() < 0.5:
             small, large = large, small
         shown = [self.shown(row, language, rng) for row in (small, large)]
@@ -228,10 +246,10 @@ class Scenes:
 
     # -- what they are made of ----------------------------------------------------------------
 
-    def _two(self, kind: str, language: str, rng: Random) -> tuple[Row, Row]:
+    def _two(self, kind: str, language: str, look: Random, rng: Random) -> tuple[Row, Row]:
         """Two drawings that may share a picture, in the order that is trained."""
         while True:
-            one, two = self._pick(kind, language, rng), self._pick(kind, language, rng)
+            one, two = (self._pick(kind, language, look, rng) for _ in range(2))
             if rng.random() < 0.6 and one.art is not two.art:
                 continue  # mostly one style, as a person would draw
             a, b = one.cluster, two.cluster
@@ -308,7 +326,7 @@ def _plural(row: Row) -> bool:
     return all(countable(name, row.group == 8) and " and " not in name for name in names)
 
 
-def _by_cluster(rows: "object") -> list[list[Row]]:
+def by_cluster(rows: Iterable[Row]) -> list[list[Row]]:
     """Rows grouped by cluster, so that 300 kinds of people do not outweigh the rest."""
     clusters: dict[str, list[Row]] = defaultdict(list)
     for row in rows:

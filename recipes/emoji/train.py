@@ -14,10 +14,11 @@ import os
 import time
 from pathlib import Path
 
+from alike import Alike
 from scenes import Scenes
 
 from unclip.checkpoint import load_stage
-from unclip.clip.clip import Clip
+from unclip.clip.clip import Clip, ClipConfig
 from unclip.data.transforms import SquareResize
 from unclip.decoder.decoder import Decoder
 from unclip.presets import Preset, preset
@@ -59,20 +60,14 @@ def train_stage(
     config = sizes.training[name]
     kind, _, size = name.partition("-")
     out = arguments.out
-    source = Scenes(arguments.cache, size=int(size) if size else 64, seed=config.seed)
+    scenes = Alike if kind == "clip" else Scenes
+    source = scenes(arguments.cache, size=int(size) if size else 64, seed=config.seed)
     clip = frozen(out / "clip") if kind in ("prior", "decoder") else None
     match kind:
+        case "clip":
+            stage = _clip(sizes.clip, source, arguments)
         case _ if arguments.start:
             stage = load_stage(arguments.start / name)
-        case "clip":
-            stage = Clip(
-                sizes.clip,
-                tokenizer_for(
-                    out,
-                    lambda: source.batch(range(TOKENIZER_CAPTIONS)).captions,
-                    sizes.clip.text.vocabulary,
-                ),
-            )
         case "prior":
             stage = DiffusionPrior(sizes.prior(clip.config))
         case "decoder":
@@ -93,6 +88,23 @@ def train_stage(
         max_minutes=minutes,
     )
     logging.info("%s: %s after %d images", name, report.ending, report.images)
+
+
+def _clip(config: ClipConfig, source: Scenes, arguments: argparse.Namespace) -> Clip:
+    """A CLIP to train; one that is to go on gets a new head for thumbnails."""
+    if arguments.start:
+        old = load_stage(arguments.start / "clip")
+        old.drop_thumbnail()
+        clip = Clip(config, old.tokenizer)
+        clip.load_state_dict(old.state_dict(), strict=False)
+        return clip
+    size = config.text_tower().vocabulary
+    return Clip(
+        config,
+        tokenizer_for(
+            arguments.out, lambda: source.batch(range(TOKENIZER_CAPTIONS)).captions, size
+        ),
+    )
 
 
 if __name__ == "__main__":
