@@ -4,6 +4,7 @@ PyTorch otherwise rearranges the weights of a convolution or linear layer in eve
 small images takes longer than the arithmetic. It knows no network and no runtime.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -55,7 +56,7 @@ def _gains(conv: nn.Conv2d) -> bool:
     return wide and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
 
 
-class _Packed(nn.Module):
+class _Packed(nn.Module, ABC):
     """A weight in oneDNN's layout, and a bias.
 
     What the layout cannot do (being moved, copied, pickled, overwritten) is done with the plain
@@ -71,8 +72,9 @@ class _Packed(nn.Module):
         bias = layer.bias
         self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
 
+    @abstractmethod
     def _reordered(self, weight: Tensor) -> Tensor:
-        raise NotImplementedError
+        """The weight as oneDNN wants it."""
 
     def _pack(self) -> None:
         self.weight = nn.Parameter(self._reordered(self.weight), requires_grad=False)

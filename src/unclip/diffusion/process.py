@@ -190,7 +190,5 @@ class Process:
     def _velocity(self, alpha: Level, sigma: Level) -> tuple[Level, Level]:
         """Factors of noise and −x0 in v at a noise level."""
         square = self.config.data_scale**2
-        if square == 1:
-            return alpha, sigma
         length = (square * alpha**2 + sigma**2) ** 0.5
         return square * alpha / length, sigma / length
