@@ -69,10 +69,11 @@ def text_of(batch: Batch) -> TextFeatures:
 
 
 class Recorder(torch.nn.Module):
-    """A network that predicts zeros and keeps what it was asked."""
+    """A network that predicts zeros and keeps what it was asked, with the text each time."""
 
     def __init__(self, network: torch.nn.Module) -> None:
         super().__init__()
+        self.config = varied(network.config, causal=False)
         self.out, self.unconditional = network.out, network.unconditional
         self.calls: list[tuple[Tensor, Tensor, TextFeatures, Tensor]] = []
 
@@ -116,6 +117,32 @@ def test_the_loss_is_that_of_the_clean_embedding() -> None:
     losses = stage(batch, Randomness([5, 6, 7, 8]))
     # Predicting zeros costs the mean square of a scaled unit vector.
     assert losses["loss"] == pytest.approx(0.5375**2, rel=1e-5)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_draws_are_so_many_samples_of_each_caption(causal: bool) -> None:
+    network = varied(NETWORK, causal=causal)
+    stage, batch = prior(varied(SMALL, network=network)), batch_of(4)
+    one = prior(varied(SMALL, network=network))
+    three = prior(varied(SMALL, network=network, draws=3))
+    three.load_state_dict(stage.state_dict())
+    one.load_state_dict(stage.state_dict())
+    streams = Randomness([5, 6, 7, 8])
+    loss = three(batch, streams)["loss"]
+    loss.backward()
+    # The same, each draw by itself: its caption is hidden where the first draw's is.
+    streams = Randomness([5, 6, 7, 8])
+    dropped = streams.uniform() < SMALL.text_drop
+    total = 0.0
+    x0 = one.space.encode(batch.image_embedding)
+    for stream in (streams, streams.split("draw 1"), streams.split("draw 2")):
+        t = stream.integers(1000)
+        x_t = one.process.add_noise(x0, t, stream.normal(D))
+        total += (one.network(x_t, t, text_of(batch), dropped) - x0).square().mean() / 3
+    total.backward()
+    torch.testing.assert_close(loss, total)
+    for ours, theirs in zip(three.parameters(), one.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-6)
 
 
 def test_overfits_one_batch_and_then_samples_it() -> None:

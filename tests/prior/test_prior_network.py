@@ -131,6 +131,29 @@ def test_agrees_with_diffusers(dtype: torch.dtype, tolerance: float, t: int) -> 
     assert (got - expected).abs().max() <= tolerance * expected.std()
 
 
+def test_a_text_is_read_once_for_many_noised_embeddings() -> None:
+    built, text, draws = network(), features([1, 2, 5, CONTEXT]), 3
+    x_t, t, _ = inputs(4 * draws)
+    none = torch.zeros(4, dtype=torch.bool)
+    together = built.after(built.read(text, none), x_t, t)
+    alone = [built(x, at, text, none) for x, at in zip(x_t.split(4), t.split(4), strict=True)]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-5)
+
+
+def test_gradients_are_the_same_when_activations_are_computed_twice() -> None:
+    text, (x_t, t, none) = features([2, 7]), inputs(2)
+    gradients = []
+    for again in (False, True):
+        built = network()
+        built.transformer.gradient_checkpointing = again
+        built(x_t, t, text, none).square().sum().backward()
+        gradients.append({k: p.grad for k, p in built.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    assert any("qkv" in name for name in gradients[0])
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient)
+
+
 def test_karlos_layout_has_its_parameters_and_tensors() -> None:
     with torch.device("meta"):
         ours, theirs = PriorNetwork(KARLO), PriorTransformer()
@@ -152,17 +175,21 @@ def test_paper_size() -> None:
 
 
 def sequence_and_outputs(built: PriorNetwork, text: TextFeatures) -> tuple[Tensor, Tensor]:
-    """The sequence that enters the transformer and what leaves it."""
-    seen = {}
+    """The sequence that enters the transformer and what leaves it, in one part or two."""
+    x_t, t, none = inputs(len(text))
+    return recorded(built, x_t, t, text, none)
 
-    def record(_: object, args: tuple[Tensor, ...], output: Tensor) -> None:
-        seen["in"], seen["out"] = args[0], output
 
-    handle = built.transformer.register_forward_hook(record)
+def recorded(built: PriorNetwork, *arguments: object) -> tuple[Tensor, Tensor]:
+    parts = []
+    handle = built.transformer.register_forward_hook(
+        lambda _, args, output: parts.append((args[0], output))
+    )
     with torch.no_grad():
-        built(*inputs(len(text))[:2], text, inputs(len(text))[2])
+        built(*arguments)
     handle.remove()
-    return seen["in"], seen["out"]
+    entering, leaving = zip(*parts, strict=True)
+    return torch.cat(entering, dim=1), torch.cat(leaving, dim=1)
 
 
 def test_the_sequence_is_text_zt_time_noised_zi_final() -> None:
@@ -173,14 +200,9 @@ def test_the_sequence_is_text_zt_time_noised_zi_final() -> None:
 
     def moved(**changes: Tensor) -> list[int]:
         """Which positions of the sequence a changed input reaches."""
-        arguments = {"x_t": x_t, "t": t} | {k: v for k, v in changes.items() if k in ("x_t", "t")}
-        changed = replace(text, **{k: v for k, v in changes.items() if k not in arguments})
-        seen = {}
-        handle = built.transformer.register_forward_pre_hook(lambda _, a: seen.update(x=a[0]))
-        with torch.no_grad():
-            built(**arguments, text=changed, dropped=none)
-        handle.remove()
-        return (seen["x"] != before).any(-1).any(0).nonzero().flatten().tolist()
+        noised, at = changes.pop("x_t", x_t), changes.pop("t", t)
+        entering, _ = recorded(built, noised, at, replace(text, **changes), none)
+        return (entering != before).any(-1).any(0).nonzero().flatten().tolist()
 
     states = text.states.clone()
     states[:, 3] += 1

@@ -60,6 +60,20 @@ class Memory:
         return torch.cat([self.keys, keys], dim=2), torch.cat([self.values, values], dim=2)
 
 
+class Kept(Memory):
+    """An empty memory that keeps the keys and values of the input, for inputs to come."""
+
+    def __init__(self) -> None:
+        """Nothing comes before the input."""
+
+    def joined(
+        self, keys: Float[Tensor, "b heads n w"], values: Float[Tensor, "b heads n w"]
+    ) -> tuple[Float[Tensor, "b heads kn w"], Float[Tensor, "b heads kn w"]]:
+        """The input's keys and values alone, which are kept."""
+        self.keys, self.values = keys, values
+        return keys, values
+
+
 class Cache(Memory):
     """A memory that keeps what joins it: a sequence can be computed position by position.
 

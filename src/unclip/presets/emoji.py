@@ -29,16 +29,17 @@ def _emoji(unet: UNetConfig, training: Mapping[str, TrainingConfig]) -> Preset:
     """The default model; its decoder and how long it is trained depend on the machine."""
     return Preset(
         clip=ClipConfig(
-            image=ViTConfig(size=64, patch=8, width=192, depth=5, heads=3, keep=0.5),
+            image=ViTConfig(size=64, patch=8, width=192, depth=5, heads=3),
             text=TextConfig(context=32, width=192, depth=3, heads=3, vocabulary=3072),
             embedding=256,
             caption_context=48,
-            thumbnail=16,
+            thumbnail=32,
+            thumbnail_weight=2.0,
             planned_batch=training["clip"].batch,
             mean=(0.5, 0.5, 0.5),
             std=(0.5, 0.5, 0.5),
         ),
-        prior=prior(192, 5, 3, X0),
+        prior=prior(192, 5, 3, X0, draws=8),
         autoregressive=autoregressive(64, 256, TransformerConfig(width=192, depth=5, heads=3)),
         decoder=decoder(
             unet,
@@ -85,15 +86,15 @@ def _emoji_training(steps: int, batch: int, lr: float, warmup: int) -> TrainingC
 EMOJI = _emoji(
     small_unet(96, (1, 1), 2, 4, context=192),
     {
-        "clip": _emoji_training(1500, 512, 1.5e-3, 100),
-        "prior": _emoji_training(900, 256, 1.5e-3, 60),
+        "clip": _emoji_training(3000, 512, 1.5e-3, 100),
+        "prior": _emoji_training(2400, 128, 1.5e-3, 100),
         "prior-autoregressive": _emoji_training(1200, 256, 1.5e-3, 100),
-        "decoder": _emoji_training(12_000, 64, 1.5e-3, 200),
+        "decoder": _emoji_training(20_000, 64, 1.5e-3, 200),
         "upsampler-256": _emoji_training(1500, 32, 1.5e-3, 50),
         "upsampler-1024": _emoji_training(800, 16, 1e-3, 30),
     },
 )
-"""For two CPU cores: about three hours in all, two of them for the decoder."""
+"""For two CPU cores: about five hours in all, three of them for the decoder."""
 
 EMOJI_GPU = _emoji(
     small_unet(64, (1, 2, 2), 2, 2, context=192),

@@ -47,7 +47,7 @@ class Preset:
 
 
 def prior(
-    width: int, depth: int, heads: int, diffusion: DiffusionConfig
+    width: int, depth: int, heads: int, diffusion: DiffusionConfig, draws: int = 1
 ) -> Callable[[ClipConfig], DiffusionPriorConfig]:
     """The diffusion prior, a transformer of this size, for a CLIP."""
 
@@ -60,6 +60,7 @@ def prior(
                 transformer=TransformerConfig(width=width, depth=depth, heads=heads),
             ),
             diffusion=diffusion,
+            draws=draws,
         )
 
     return build

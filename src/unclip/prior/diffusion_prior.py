@@ -5,11 +5,12 @@ compared in, whatever CLIP made the batch.
 """
 
 from collections.abc import Iterable
+from functools import cache
 from typing import ClassVar, Literal
 
 import torch
-from einops import rearrange
-from jaxtyping import Float
+from einops import rearrange, repeat
+from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -41,6 +42,9 @@ class DiffusionPriorConfig(Config):
     scaling: Scaling = "constant"
     text_drop: float = Field(default=0.1, ge=0, le=1)
     """How often training hides the text: token states and z_t together."""
+    draws: int = Field(default=1, ge=1)
+    """Noised embeddings that training makes of each image; a causal network reads the caption
+    once for all of them."""
     renormalise: bool = True
     """Whether samples are brought to unit length."""
     clip: ClipIdentity | None = None
@@ -70,12 +74,15 @@ class DiffusionPrior(nn.Module):
         text = batch.text
         self._check_measured(unconditional=self.config.text_drop > 0)
         dropped = randomness.uniform().to(text.embedding.device) < self.config.text_drop
-
-        def network(x_t: Tensor, t: Tensor) -> Tensor:
-            return self.network(x_t, t, text, dropped).float()
-
-        x0 = self.space.encode(batch.image_embedding)
-        return diffusion_loss(self.process, network, x0, randomness)
+        network, draws = self._bound(text, dropped), self.config.draws
+        x0 = repeat(self.space.encode(batch.image_embedding), "b d -> (k b) d", k=draws)
+        streams = [randomness, *(randomness.split(f"draw {k}") for k in range(1, draws))]
+        return diffusion_loss(
+            self.process,
+            lambda x_t, t: network(x_t, t).float(),
+            x0,
+            randomness if draws == 1 else Randomness.joined(streams),
+        )
 
     def sample(
         self,
@@ -172,22 +179,31 @@ class DiffusionPrior(nn.Module):
     ) -> Network:
         """The network with its text bound, guided: what a sampler calls."""
         present = torch.zeros(len(text), dtype=torch.bool, device=text.embedding.device)
-
-        @torch.no_grad()
-        def conditional(x_t: Tensor, t: Tensor) -> Tensor:
-            return self.network(x_t, t, text, present)
-
+        conditional = torch.no_grad()(self._bound(text, present))
         if guidance == 1.0:
             return conditional
         twice = text.take(torch.arange(len(text)).repeat(2))
-        half_dropped = torch.cat([present, ~present])
-
-        @torch.no_grad()
-        def joint(x_t: Tensor, t: Tensor) -> Tensor:
-            return self.network(x_t, t, twice, half_dropped)
-
+        joint = torch.no_grad()(self._bound(twice, torch.cat([present, ~present])))
         total = self.process.config.steps
         return guided(conditional, joint, guidance, interval, total=total)
+
+    def _bound(self, text: TextFeatures, dropped: Bool[Tensor, " b"]) -> Network:
+        """The network with its text bound, which is read when first needed and then kept.
+
+        A network that is not causal has to read the text anew with every noised embedding.
+        """
+        network = self.network
+        if network.config.causal:
+            read = cache(lambda: network.read(text, dropped))
+            return lambda x_t, t: network.after(read(), x_t, t)
+
+        def whole(x_t: Tensor, t: Tensor) -> Tensor:
+            if (draws := len(x_t) // len(text)) == 1:
+                return network(x_t, t, text, dropped)
+            again = torch.arange(len(text)).repeat(draws)
+            return network(x_t, t, text.take(again), dropped.repeat(draws))
+
+        return whole
 
     def _check_measured(self, unconditional: bool, posterior: bool = False) -> None:
         if not self.space.measured:
