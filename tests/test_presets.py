@@ -61,7 +61,9 @@ def is_context(name: str) -> bool:
 
 
 def test_the_shipped_model_fits_into_its_package() -> None:
-    parameters = sum(count(network) for network in networks(preset("emoji")).values())
+    built = networks(preset("emoji"))
+    built["clip"].thumbnail = None  # does not ship
+    parameters = sum(count(network) for network in built.values())
     assert 2 * parameters < MEGABYTES_SHIPPED * 1e6
     assert parameters < 16.0e6
 

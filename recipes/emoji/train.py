@@ -14,13 +14,16 @@ import os
 import time
 from pathlib import Path
 
+import torch
 from alike import Alike
 from scenes import Scenes
+from thumbnails import begin_with_thumbnails
 
 from unclip.checkpoint import load_stage
 from unclip.clip.clip import Clip, ClipConfig
 from unclip.data.transforms import SquareResize
 from unclip.decoder.decoder import Decoder
+from unclip.evaluation.drawing import stacked
 from unclip.presets import Preset, preset
 from unclip.prior.diffusion_prior import DiffusionPrior
 from unclip.training.session import folder_of, frozen, tokenizer_for, train_into
@@ -29,6 +32,8 @@ from unclip.upsampler.upsampler import Upsampler
 STAGES = ("clip", "decoder", "upsampler-256", "prior", "upsampler-1024")
 SIZES = {"cpu": "emoji", "gpu": "emoji-gpu"}
 TOKENIZER_CAPTIONS = 30_000
+MEASURED = 2048
+"""Scenes whose thumbnails say what a decoder's layout begins with."""
 
 
 def main() -> None:
@@ -71,7 +76,7 @@ def train_stage(
         case "prior":
             stage = DiffusionPrior(sizes.prior(clip.config))
         case "decoder":
-            stage = Decoder(sizes.decoder(clip.config))
+            stage = _decoder(sizes, clip, source)
         case _:
             stage = Upsampler(sizes.upsamplers[int(size)])
     logging.info("training %s: %s", folder_of(stage), config)
@@ -105,6 +110,17 @@ def _clip(config: ClipConfig, source: Scenes, arguments: argparse.Namespace) -> 
             arguments.out, lambda: source.batch(range(TOKENIZER_CAPTIONS)).captions, size
         ),
     )
+
+
+def _decoder(sizes: Preset, clip: Clip, source: Scenes) -> Decoder:
+    """An untrained decoder, but for what CLIP's head for thumbnails knows already."""
+    decoder = Decoder(sizes.decoder(clip.config))
+    guidance, head = decoder.network.image, clip.network.thumbnail
+    if head is not None:
+        pictures = stacked(source.batch(range(MEASURED)).images)
+        z = torch.cat([clip.encode_image(some) for some in pictures.split(256)])
+        begin_with_thumbnails(guidance.layout, guidance.scale, head.float(), z)
+    return decoder
 
 
 if __name__ == "__main__":

@@ -23,13 +23,14 @@ class Thumbnail(nn.Module):
     def __init__(self, embedding: int, side: int) -> None:
         super().__init__()
         self.side = side
+        self.scale = embedding**0.5
         self.layers = nn.Sequential(
             nn.Linear(embedding, 2 * embedding), nn.GELU(), nn.Linear(2 * embedding, 3 * side**2)
         )
 
     def forward(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b 3 side side"]:
         """Draw the picture, in [-1, 1]; a unit z_i is first scaled to unit variance."""
-        pixels = self.layers(z * z.shape[1] ** 0.5)
+        pixels = self.layers(z * self.scale)
         return rearrange(pixels, "b (c h w) -> b c h w", c=3, h=self.side)
 
     def loss(self, z: Float[Tensor, "b d"], images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, ""]:
