@@ -67,13 +67,15 @@ def measure(case: Case, pairs: int, quick: bool, profiled: bool) -> dict[str, An
 
 
 def _complete_run(case: Case, result: dict[str, Any], workers: dict[str, Worker]) -> dict[str, Any]:
-    """One run of each side, a step of one after a step of the other; all of it, and each stage.
+    """One run of each side, a step of one after a step of the other; all of it, and its steps.
 
-    A stage's first step also holds what leads to it: encoding the text, loading weights.
+    A stage's first step also holds what leads to it: encoding the text, loading weights. So what
+    is wanted is asked of the median steps times their counts.
     """
     counts = result["sides"]["ours"]["options"]["steps"]
     seconds = alternate(workers, sum(counts))
     sides = {name: side | workers[name].ask("peak") for name, side in result["sides"].items()}
+    steps = {name: 0.0 for name in sides}
     parts = []
     first = 0
     for stage, count in zip(case.stages, counts, strict=True):
@@ -85,9 +87,18 @@ def _complete_run(case: Case, result: dict[str, Any], workers: dict[str, Worker]
             "sides": {name: side | {"peak_gib": 0.0} for name, side in sides.items()},
         }
         _compare(part, {name: values[first : first + count] for name, values in seconds.items()})
+        for name, side in part["sides"].items():
+            steps[name] += count * side["time"]["median"]
         parts.append(part)
         first += count
-    whole = result | {"pairs": 1, "sides": sides, "parts": parts}
+    alone = parts[0] | {
+        "name": f"{case.name}-steps",
+        "title": f"{case.title}: median steps times their counts",
+        "must": case.must,
+        "sides": {name: dict(side) for name, side in parts[0]["sides"].items()},
+    }
+    _compare(alone, {name: [value] for name, value in steps.items()})
+    whole = result | {"must": None, "pairs": 1, "sides": sides, "parts": [alone, *parts]}
     _compare(whole, {name: [sum(values)] for name, values in seconds.items()})
     return whole
 

@@ -30,8 +30,8 @@ class Randomness:
             small blocks, because one generator per sample is slow for large batches.
         device: where to draw. Sampling draws on the CPU, so that a seed means the same
             picture on every device.
-        part: which of all those samples the batch consists of, all if not given. The others
-            are drawn and dropped.
+        part: which of all those samples the batch consists of, by number; all if not given. The
+            others are drawn and dropped.
     """
 
     def __init__(
@@ -39,12 +39,12 @@ class Randomness:
         seeds: Sequence[int],
         per_stream: int = 1,
         device: torch.device | str = "cpu",
-        part: slice | None = None,
+        part: Sequence[int] | None = None,
     ) -> None:
         self.device = torch.device(device)
         self.per_stream = per_stream
-        self._part = part or slice(None)
-        self.batch = len(range(len(seeds) * per_stream)[self._part])
+        self._part = None if part is None else list(part)
+        self.batch = len(seeds) * per_stream if part is None else len(part)
         self._streams = [torch.Generator(self.device).manual_seed(seed) for seed in seeds]
 
     @classmethod
@@ -58,7 +58,7 @@ class Randomness:
         """
         skipped = first % _BLOCK
         starts = range(first - skipped, first + batch, _BLOCK)
-        part = slice(skipped, skipped + batch)
+        part = range(skipped, skipped + batch)
         return cls([derive_seed(seed, step, start) for start in starts], _BLOCK, device, part)
 
     @classmethod
@@ -67,33 +67,43 @@ class Randomness:
         first = parts[0]
         if all(part is first for part in parts):
             return first
-        assert all(part._part == slice(None) for part in parts), "only whole streams can be joined"
-        joined = cls([], first.per_stream, first.device)
-        joined._streams = [stream for part in parts for stream in part._streams]
-        joined.batch = sum(part.batch for part in parts)
+        assert len({part.per_stream for part in parts}) == 1, "streams of different lengths"
+        streams: list[torch.Generator] = []
+        samples: list[int] = []
+        for part in parts:
+            drawn = len(streams) * first.per_stream
+            streams += part._streams
+            everyone = range(len(part._streams) * first.per_stream)
+            samples += [drawn + i for i in (everyone if part._part is None else part._part)]
+        joined = cls([], first.per_stream, first.device, samples)
+        joined._streams = streams
         return joined
 
     def normal(self, *shape: int) -> Float[Tensor, "b ..."]:
         """Standard normal numbers of shape ``(batch, *shape)``."""
         draws = [torch.randn(self.per_stream, *shape, **self._at(g)) for g in self._streams]
-        return torch.cat(draws)[self._part]
+        return self._of_batch(draws)
 
     def uniform(self, *shape: int) -> Float[Tensor, "b ..."]:
         """Uniform numbers in [0, 1) of shape ``(batch, *shape)``."""
         draws = [torch.rand(self.per_stream, *shape, **self._at(g)) for g in self._streams]
-        return torch.cat(draws)[self._part]
+        return self._of_batch(draws)
 
     def integers(self, high: int, *shape: int) -> Int[Tensor, "b ..."]:
         """Integers in ``[0, high)`` of shape ``(batch, *shape)``."""
         draws = [
             torch.randint(high, (self.per_stream, *shape), **self._at(g)) for g in self._streams
         ]
-        return torch.cat(draws)[self._part]
+        return self._of_batch(draws)
 
     def split(self, name: str) -> "Randomness":
         """Fresh streams for the same samples, for another purpose such as the next stage."""
         seeds = [derive_seed(stream.initial_seed(), name) for stream in self._streams]
         return Randomness(seeds, self.per_stream, self.device, self._part)
+
+    def _of_batch(self, draws: list[Tensor]) -> Tensor:
+        everyone = torch.cat(draws)
+        return everyone if self._part is None else everyone[self._part]
 
     def _at(self, stream: torch.Generator) -> dict:
         return {"generator": stream, "device": self.device}

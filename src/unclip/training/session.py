@@ -103,12 +103,8 @@ def train_into(
         workers=workers,
     )
     conditioner = _conditioner(stage, source, clip)
-    if isinstance(stage, DiffusionPrior) and not stage.space.measured:
-        _standardise(stage, loader, conditioner)
     run = model / "training" / folder_of(stage)
-    resumed = latest_state(run) is not None  # and brings its codec
-    if isinstance(stage, AutoregressivePrior) and not (stage.codec.measured or resumed):
-        _fit_codec(stage, loader, conditioner)
+    _measure_before(stage, loader, conditioner, run)
     report = train(
         stage,
         loader,
@@ -125,10 +121,9 @@ def train_into(
     )
     if rank == 0:
         finished = _finished(stage, report.folder, base)
-        if isinstance(finished, DiffusionPrior):
-            # A stream cannot be entered so far in without reading all before.
-            start = 0 if isinstance(source, StreamSource) else config.steps
-            _measure(finished.to(_own(device).device), loader, conditioner, start)
+        # A stream cannot be entered so far in without reading all before.
+        start = 0 if isinstance(source, StreamSource) else config.steps
+        _measure_after(finished, loader, conditioner, start, device)
         save_stage(finished, model / folder_of(stage))
         _register(model, folder_of(stage), defaults)
     return report
@@ -234,49 +229,38 @@ def transform_for(
     return SquareResize(size=max(seen, own)) if max(seen, own) else None
 
 
-def _standardise(
-    prior: DiffusionPrior, loader: Loader, conditioner: Callable[[Batch], Batch] | None
-) -> None:
-    """Measure mean and deviation of the image embeddings, which the prior's x0 are made with.
+def _measure_before(stage: Any, loader: Loader, conditioner: FrozenClip | None, run: Path) -> None:
+    """Measure the tables of a prior that its training begins with, on training embeddings.
 
     Of several processes each measures its own share of the data; what the first found is sent
     to the others with its weights.
     """
-    embeddings = [batch.image_embedding for batch in _conditioned(loader, conditioner, 0)]
-    prior.space.measure(torch.cat([z_i.float().cpu() for z_i in embeddings if z_i is not None]))
+    if isinstance(stage, DiffusionPrior) and not stage.space.measured:
+        embeddings = [batch.image_embedding for batch in _conditioned(loader, conditioner, 0)]
+        stage.space.measure(torch.cat([z_i.float().cpu() for z_i in embeddings if z_i is not None]))
+    resumed = latest_state(run) is not None  # and brings its codec
+    if isinstance(stage, AutoregressivePrior) and not (stage.codec.measured or resumed):
+        codec = stage.codec
+        codec.fit(_conditioned(loader, conditioner, 0, codec.samples))
+        logging.getLogger(__name__).info(
+            "tokens: %d of %d components hold %.2f %% of the variance; %d would hold 99 %%",
+            len(codec.components),
+            len(codec.spectrum),
+            100 * (1 - codec.error),
+            components_needed(codec.spectrum, 0.01),
+        )
 
 
-def _fit_codec(
-    prior: AutoregressivePrior, loader: Loader, conditioner: Callable[[Batch], Batch] | None
-) -> None:
-    """Find the prior's tokens in training embeddings, and tell how much they hold.
-
-    As with `_standardise`, several processes start from what the first found.
-    """
-    codec = prior.codec
-    codec.fit(_conditioned(loader, conditioner, 0, codec.samples))
-    logging.getLogger(__name__).info(
-        "tokens: %d of %d components hold %.2f %% of the variance; %d would hold 99 %%",
-        len(codec.components),
-        len(codec.spectrum),
-        100 * (1 - codec.error),
-        components_needed(codec.spectrum, 0.01),
-    )
-
-
-def _measure(
-    prior: DiffusionPrior,
-    loader: Loader,
-    conditioner: Callable[[Batch], Batch] | None,
-    start: int,
+def _measure_after(
+    stage: Any, loader: Loader, conditioner: FrozenClip | None, start: int, device: str | None
 ) -> None:
     """Fill in the analytic variance (§4.4), which depends on the finished weights.
 
     It wants data the prior was not trained on: the batches after the last of the training are
     that, as long as it has seen less than all data once.
     """
-    if prior.process.config.variance == "analytic":
-        prior.measure_posterior(_conditioned(loader, conditioner, start))
+    if isinstance(stage, DiffusionPrior) and stage.process.config.variance == "analytic":
+        stage.to(_own(device).device).measure_posterior(_conditioned(loader, conditioner, start))
 
 
 def _conditioned(
