@@ -31,10 +31,48 @@ def _plain(options: Any) -> Any:
     return for_prior(options) if isinstance(options, SamplingOptions) else options
 
 
-class Enlarging(Config):
-    """What may be asked where only the upsamplers work; the classes below add stages."""
+class Seeded(Config):
+    """What may be asked wherever something random is drawn; the classes below add to it."""
 
-    seed: int = Field(0, ge=0, le=MAX_SEED, description="Seed of the first image of each prompt.")
+    seed: int = Field(
+        0,
+        ge=0,
+        le=MAX_SEED,
+        description="Seed of the noise of the first image; that of the next is one more.",
+    )
+
+    def over(self, defaults: "GenerateOptions") -> "GenerateOptions":
+        """These options where they are set, ``defaults`` elsewhere; every field of it is set."""
+        return defaults.updated(self.model_dump(exclude_unset=True))
+
+    def asked(self) -> "GenerateOptions":
+        """The same as options of all stages: what is unset stays so."""
+        return GenerateOptions(**self.model_dump(exclude_unset=True))
+
+
+class Batched(Seeded):
+    """Where more than one image or embedding is computed."""
+
+    batch: int = Field(4, ge=1, description="Images computed together; more need more memory.")
+
+
+class Embedding(Batched):
+    """Where prompts become image embeddings."""
+
+    candidates: int | None = Field(
+        None,
+        ge=1,
+        description="Image embeddings drawn from the prior; the nearest to the text wins. "
+        "If unset, as in the paper: 2 of a diffusion prior, else 1.",
+    )
+    prior: Annotated[PriorSampling, BeforeValidator(_plain), Parameter(group=PRIOR)] = Field(
+        PriorSampling(steps=64), description="Sampling of the prior (§1.3, §1.4)."
+    )
+
+
+class Enlarging(Seeded):
+    """Where the upsamplers work."""
+
     size: int | None = Field(
         None, ge=1, description="Pixels a side, such as 64, 256 or 1024; the largest if unset."
     )
@@ -46,46 +84,47 @@ class Enlarging(Config):
         Parameter(group=UPSAMPLER),
     ] = Field({}, description="Sampling of the upsamplers, by the size they draw: 256, 1024.")
 
-    def over(self, defaults: "GenerateOptions") -> "GenerateOptions":
-        """These options where they are set, ``defaults`` elsewhere; every field of it is set."""
-        return defaults.updated(self.model_dump(exclude_unset=True))
 
-    def asked(self) -> "GenerateOptions":
-        """The same as options of all stages: what is unset stays so."""
-        return GenerateOptions(**self.model_dump(exclude_unset=True))
+class DrawingSquares(Enlarging, Batched):
+    """Where the decoder draws, and can draw squares alone."""
+
+    decoder: Annotated[SamplingOptions, Parameter(group=DECODER)] = Field(
+        SamplingOptions(steps=250), description="Sampling of the decoder (§1.5)."
+    )
 
 
-class Drawing(Enlarging):
-    """What may be asked where an image embedding is there already: nothing of the prior."""
+class Drawing(DrawingSquares):
+    """Where the decoder draws."""
 
     width: int | None = Field(
         None,
         ge=1,
         description="Pixels across, if not as many as down; for models that draw any size.",
     )
-    batch: int = Field(4, ge=1, description="Images computed together; more need more memory.")
-    decoder: Annotated[SamplingOptions, Parameter(group=DECODER)] = Field(
-        SamplingOptions(steps=250), description="Sampling of the decoder (§1.5)."
-    )
 
 
-class DrawingSeveral(Drawing):
-    """The same for as many images as one likes."""
+class Several(Config):
+    """Where as many images are drawn as one likes."""
 
     images: Annotated[int, Parameter(alias="-n")] = Field(
-        1, ge=1, le=10_000, description="Images per prompt; their seeds count up from `seed`."
-    )
-
-
-class GenerateOptions(DrawingSeveral):
-    """Options of `UnCLIP.generate`: of all stages."""
-
-    candidates: int | None = Field(
-        None,
+        1,
         ge=1,
-        description="Image embeddings drawn from the prior; the nearest to the text wins. "
-        "If unset, as in the paper: 2 of a diffusion prior, else 1.",
+        le=10_000,
+        description="Images of each prompt or embedding; their seeds count up from `seed`.",
     )
-    prior: Annotated[PriorSampling, BeforeValidator(_plain), Parameter(group=PRIOR)] = Field(
-        PriorSampling(steps=64), description="Sampling of the prior (§1.3, §1.4)."
-    )
+
+
+class DrawingSeveral(Drawing, Several):
+    """Where as many images are drawn as one likes, of an embedding that is there already."""
+
+
+class DrawingBetween(Drawing, Embedding):
+    """Where images are drawn of other images and of prompts, and their number is no option."""
+
+
+class Repainting(DrawingSquares, Several, Embedding):
+    """Where parts of an image are drawn, of which the rest is known."""
+
+
+class GenerateOptions(DrawingSeveral, Embedding):
+    """Options of `UnCLIP.generate`: of all stages."""

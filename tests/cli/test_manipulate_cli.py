@@ -85,22 +85,32 @@ def test_upscale(unclip) -> None:
     assert pixels("large.png").shape == (256, 320, 3)
 
 
-@pytest.mark.parametrize("command", ["vary", "decode", "edit", "reconstruct", "upscale"])
+IDLE = {
+    "vary": ["--prior.steps", "--candidates"],
+    "interpolate": ["-n", "--images"],
+    "edit": ["--prior.steps", "--candidates", "-n", "--width"],
+    "inpaint": ["--width"],
+    "upscale": ["--prior.steps", "--decoder.steps", "-n", "--batch", "--width"],
+    "reconstruct": ["--prior.steps", "--candidates", "-n"],
+    "decode": ["--prior.steps", "--candidates"],
+    "embed": ["--decoder.steps", "--upsampler.256.steps", "--size", "--tile", "--width", "-n"],
+    "sweep": ["-n", "--images"],
+}
+NEEDED = {"edit": ["--to", "a ball"], "embed": ["-o", "rows.npy"], "sweep": ["--x", "seed=1,2"]}
+
+
+@pytest.mark.parametrize("command", IDLE)
 def test_options_that_do_nothing_are_neither_listed_nor_taken(
     command: str, refused, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [command, "red.png", *(["--to", "a ball"] if command == "edit" else [])]
-    for option in ("--prior.steps", "--candidates"):
-        line = refused(*words, option, "4")
-        assert line == f"unclip: {option} does nothing here: this command asks no prior"
+    for option in IDLE[command]:
+        line = refused(command, "red.png", *NEEDED.get(command, []), option, "4")
+        assert line == f"unclip: {option} does nothing here: it is an option of other commands"
     assert run([command, "--help"]) == 0
     text = capsys.readouterr().out
-    assert ("--prior" in text, "--candidates" in text) == (False, False)
-    assert ("--decoder.steps" in text) == (command != "upscale")
-    assert ("--images" in text) == (command in ("vary", "decode"))
-    assert "--upsampler" in text
-    assert "--model" in text
-    assert "--output" in text
+    for option in (*IDLE[command], "--model", "--output"):
+        stage = option.partition(".")[0]
+        assert (f" {stage}" in text) == (option not in IDLE[command])
 
 
 def test_one_picture_takes_a_name_several_a_folder(unclip, refused) -> None:
@@ -172,6 +182,7 @@ def test_sweep(unclip, refused) -> None:
     assert np.array_equal(pixels("b.png"), pixels("c.png"))
     assert "OPTION=VALUE" in refused("sweep", "a ball", "--x", "seed")
     assert "no such field" in refused("sweep", "a ball", "--x", "sead=1,2")
+    assert "images has no effect" in refused("sweep", "a ball", "--x", "images=1,2")
 
 
 def test_inputs_are_checked_or_travel(unclip, refused) -> None:

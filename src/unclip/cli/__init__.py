@@ -54,23 +54,32 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-_OF_THE_PRIOR = ("--prior.", "--candidates")
-
-
 def _in_one_line(error: Exception) -> str:
     from cyclopts import UnknownOptionError
     from pydantic import ValidationError
 
     from unclip.config import describe
 
-    option = error.token.keyword if isinstance(error, UnknownOptionError) else None
-    if option and option.startswith(_OF_THE_PRIOR):
-        # The nearest name that is known, which would be proposed, is another stage's.
-        return f"{option} does nothing here: this command asks no prior"
+    if isinstance(error, UnknownOptionError) and error.token is not None:
+        # Where words may follow, what looks like an option is one of them: it has no keyword.
+        option = (error.token.keyword or error.token.value).partition("=")[0]
+        if _elsewhere(option):
+            # The nearest name that is known here, which would be proposed, means something else.
+            return f"{option} does nothing here: it is an option of other commands"
     cause = error.__cause__
     if isinstance(cause, ValidationError):
         return describe(cause)
     return " ".join(str(error).split())
+
+
+def _elsewhere(option: str) -> bool:
+    """Whether it is an option of drawing, which this command has not."""
+    from unclip.options import GenerateOptions
+    from unclip.prior.options import PriorSampling
+
+    stage, *parts = option[2:].replace("-", "_").split(".")
+    spelt = not parts or parts[-1] in PriorSampling.model_fields
+    return option == "-n" or (stage in GenerateOptions.model_fields and spelt)
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from unclip.cli.manipulate import Flat, Options
+from unclip.cli.manipulate import Flat
 from unclip.cli.output import Machine, Studio
 from unclip.cli.progress import watch
 from unclip.errors import ImageError
 from unclip.manipulation.options import Decode, Fit
-from unclip.options import DrawingSeveral, GenerateOptions
+from unclip.options import DrawingSeveral, Embedding
 
 if TYPE_CHECKING:
     from unclip.manipulation.inputs import Item
 
 _MACHINE, _STUDIO = Machine(), Studio()
-_OPTIONS, _SEVERAL = GenerateOptions(), DrawingSeveral()
+_OPTIONS, _SEVERAL = Embedding(), DrawingSeveral()
 
 
 def embed(
@@ -25,7 +25,7 @@ def embed(
     output: Annotated[Path, Parameter(alias="-o")],
     space: Literal["image", "text"] = "image",
     fit: Fit = "crop",
-    options: Options = _OPTIONS,
+    options: Annotated[Embedding, Flat] = _OPTIONS,
     machine: Machine = _MACHINE,
 ) -> None:
     """Embed images and prompts, one row each.
@@ -47,7 +47,7 @@ def embed(
     check_name(output)
     check_new(output)
     found = [item for word in items for item in _found(word)]
-    embeddings = watch(embed(machine.load(), found, space=space, fit=fit, options=options))
+    embeddings = watch(embed(machine.load(), found, space=space, fit=fit, options=options.asked()))
     embeddings.save(output)
     rows, size = embeddings.values.shape
     print(f"{output}  {rows} × {size}")

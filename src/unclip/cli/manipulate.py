@@ -16,13 +16,20 @@ from unclip.manipulation.options import (
     Upscale,
     Vary,
 )
-from unclip.options import Drawing, DrawingSeveral, Enlarging, GenerateOptions
+from unclip.options import (
+    Drawing,
+    DrawingBetween,
+    DrawingSeveral,
+    DrawingSquares,
+    Enlarging,
+    GenerateOptions,
+    Repainting,
+)
 
 Flat = Parameter(name="*", show_default=False)
-Options = Annotated[GenerateOptions, Flat]
-
 # Only what acts is offered: what is drawn from an image has no need of the prior.
-_ALL, _SEVERAL, _ONE, _LARGER = GenerateOptions(), DrawingSeveral(), Drawing(), Enlarging()
+_ALL, _SEVERAL, _BETWEEN, _ONE = GenerateOptions(), DrawingSeveral(), DrawingBetween(), Drawing()
+_SQUARES, _PARTS, _LARGER = DrawingSquares(), Repainting(), Enlarging()
 _STUDIO = Studio()
 
 
@@ -58,7 +65,7 @@ def interpolate(
     animation: Path | None = None,
     fps: float = 8.0,
     how: Annotated[Interpolate, Flat] = Interpolate(),  # noqa: B008
-    options: Options = _ALL,
+    options: Annotated[DrawingBetween, Flat] = _BETWEEN,
     studio: Studio = _STUDIO,
 ) -> None:
     """Draw the way from one image to the next (Fig. 4), or the square between four.
@@ -81,7 +88,7 @@ def interpolate(
         raise OptionError("fps must be above 0")
     if animation:
         check_animation(animation)
-    making = interpolate(studio.load(), *items, how=how, options=options)
+    making = interpolate(studio.load(), *items, how=how, options=options.asked())
     count = how.frames**2 if how.grid else how.frames
     made = studio.run(making, "between", count, columns=how.frames)
     if animation:
@@ -92,7 +99,7 @@ def interpolate(
 def mix(
     *items: str,
     how: Annotated[Mix, Flat] = Mix(),  # noqa: B008
-    options: Options = _ALL,
+    options: Annotated[GenerateOptions, Flat] = _ALL,
     studio: Studio = _STUDIO,
 ) -> None:
     """Blend images and prompts into one.
@@ -117,7 +124,7 @@ def edit(
     /,
     *,
     how: Annotated[Edit, Flat],
-    options: Annotated[Drawing, Flat] = _ONE,
+    options: Annotated[DrawingSquares, Flat] = _SQUARES,
     studio: Studio = _STUDIO,
 ) -> None:
     """Change an image by what one caption has and another has not (Fig. 5).
@@ -141,7 +148,7 @@ def inpaint(
     *,
     mask: Path | None = None,
     how: Annotated[Inpaint, Flat] = Inpaint(),  # noqa: B008
-    options: Options = _ALL,
+    options: Annotated[Repainting, Flat] = _PARTS,
     studio: Studio = _STUDIO,
 ) -> None:
     """Draw a part of an image anew, or what lies beyond its edges.
@@ -160,7 +167,7 @@ def inpaint(
 
     model = studio.load()
     images = options.over(model.defaults).images
-    making = inpaint(model, Path(image), mask, how=how, options=options)
+    making = inpaint(model, Path(image), mask, how=how, options=options.asked())
     studio.run(making, f"{Path(image).stem} inpainted", images)
 
 

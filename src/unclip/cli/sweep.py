@@ -5,13 +5,13 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from unclip.cli.manipulate import Options
+from unclip.cli.manipulate import Flat
 from unclip.cli.output import Studio
 from unclip.errors import OptionError
 from unclip.manipulation.options import Sweep
-from unclip.options import GenerateOptions
+from unclip.options import DrawingBetween
 
-_STUDIO, _OPTIONS = Studio(), GenerateOptions()
+_STUDIO, _OPTIONS = Studio(), DrawingBetween()
 
 
 def sweep(
@@ -20,7 +20,7 @@ def sweep(
     y: str | None = None,
     command: str = "generate",
     assignments: Annotated[list[str] | None, Parameter(name="--set")] = None,
-    options: Options = _OPTIONS,
+    options: Annotated[DrawingBetween, Flat] = _OPTIONS,
     studio: Studio = _STUDIO,
 ) -> None:
     """Draw one image for each pair of values of two options, side by side.
@@ -52,7 +52,7 @@ def sweep(
         },
         source="sweep",
     )
-    making = sweep(studio.load(), *items, how=how, options=options)
+    making = sweep(studio.load(), *items, how=how, options=options.asked())
     studio.run(making, f"{Path(items[0]).stem if items else ''} sweep", 1)
 
 

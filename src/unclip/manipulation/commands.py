@@ -23,6 +23,16 @@ from unclip.manipulation.reconstruction import reconstruct
 from unclip.manipulation.text_diff import edit
 from unclip.manipulation.upscaling import upscale
 from unclip.manipulation.variations import vary
+from unclip.options import (
+    Drawing,
+    DrawingBetween,
+    DrawingSeveral,
+    DrawingSquares,
+    Enlarging,
+    GenerateOptions,
+    Repainting,
+    Seeded,
+)
 
 
 @dataclass(frozen=True)
@@ -32,15 +42,17 @@ class Command:
     how: type[Config]
     make: Callable[..., Making]
     """``(model, *items, how=..., options=...)``."""
+    options: type[Seeded]
+    """Those that act on what it draws."""
 
 
 COMMANDS = {
-    "vary": Command(Vary, vary),
-    "interpolate": Command(Interpolate, interpolate),
-    "mix": Command(Mix, mix),
-    "edit": Command(Edit, edit),
-    "inpaint": Command(Inpaint, inpaint),
-    "upscale": Command(Upscale, upscale),
-    "reconstruct": Command(Reconstruct, reconstruct),
-    "decode": Command(Decode, decode),
+    "vary": Command(Vary, vary, DrawingSeveral),
+    "interpolate": Command(Interpolate, interpolate, DrawingBetween),
+    "mix": Command(Mix, mix, GenerateOptions),
+    "edit": Command(Edit, edit, DrawingSquares),
+    "inpaint": Command(Inpaint, inpaint, Repainting),
+    "upscale": Command(Upscale, upscale, Enlarging),
+    "reconstruct": Command(Reconstruct, reconstruct, Drawing),
+    "decode": Command(Decode, decode, DrawingSeveral),
 }

@@ -32,7 +32,8 @@ def there_and_back(model: UnCLIP, asked: GenerateOptions, eta: float = 0.0) -> G
     """Complete options whose decoder walks as inversions do, where ``asked`` does not differ.
 
     Raises:
-        OptionError: the decoder is asked to walk in a way that cannot be walked back.
+        OptionError: the decoder is asked to walk in a way that cannot be walked back, or for
+            another η or shape than the picture's code has.
     """
     chosen = asked.model_dump(exclude_unset=True).get("decoder", {})
     walk = INVERSION.updated({**chosen, "eta": eta}, source="decoder")
@@ -41,6 +42,12 @@ def there_and_back(model: UnCLIP, asked: GenerateOptions, eta: float = 0.0) -> G
             "only ddim from full noise to clean data can be walked back: leave decoder.sampler, "
             "decoder.start and decoder.end unset here"
         )
+    if chosen.get("eta", eta) != eta:
+        raise OptionError(
+            f"decoder.eta does nothing here, the way from x_T has noise η = {eta:g}: leave it unset"
+        )
+    if asked.width is not None and asked.width != asked.size:
+        raise OptionError("width does nothing here, x_T of a picture is square: leave it unset")
     return model.complete(asked).model_copy(update={"decoder": walk})
 
 

@@ -11,11 +11,11 @@ from unclip.manipulation.inputs import Item, find_inputs
 from unclip.manipulation.made import Made
 from unclip.manipulation.options import Sweep
 from unclip.manipulation.sweeps import sweep
-from unclip.options import GenerateOptions
+from unclip.options import DrawingBetween, GenerateOptions
 from unclip.pipeline import Generated, UnCLIP
 from unclip.types import Step
 
-_ALL = {**COMMANDS, "sweep": Command(Sweep, sweep)}
+_ALL = {**COMMANDS, "sweep": Command(Sweep, sweep, DrawingBetween)}
 
 
 def again(
