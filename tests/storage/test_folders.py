@@ -71,6 +71,7 @@ def test_a_kill_at_either_rename_leaves_a_whole_folder(
     assert text_of(folder) == "old"
     write(folder, "newer")
     assert text_of(folder) == "newer"
+    assert os.listdir(tmp_path) == ["model"], "nothing of the killed process is left"
 
 
 def test_writing_again_after_a_kill_needs_no_recovery_by_hand(
@@ -81,6 +82,25 @@ def test_writing_again_after_a_kill_needs_no_recovery_by_hand(
     killed_before(1, "replace", folder, monkeypatch)
     fail_to_write(folder)
     assert text_of(folder) == "old"
+
+
+def test_what_a_living_process_writes_is_left_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    with replacing(folder) as beside:
+        (beside / "file").write_text("slow")
+        write(folder, "quick")
+        assert text_of(folder) == "quick"
+        assert (beside / "file").exists()
+    assert (folder / "file").read_text() == "slow"
+    assert os.listdir(tmp_path) == ["model"]
+
+
+def test_hidden_folders_of_others_are_left_alone(tmp_path: Path) -> None:
+    names = [".model-2-abcdefgh", ".model-2-abcdefgh.lock", ".model-mybackup"]
+    for name in names:
+        (tmp_path / name).mkdir()
+    write(tmp_path / "model", "new")
+    assert sorted(os.listdir(tmp_path)) == [*names, "model"]
 
 
 def test_recovery_touches_no_other_folder(tmp_path: Path) -> None:

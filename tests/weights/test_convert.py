@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -299,16 +300,36 @@ def test_an_import_tells_its_parts_and_can_be_cancelled(source, tmp_path):
     assert finish(importing(source, tmp_path / "made/clip")) == tmp_path / "made/clip"
 
 
-def test_a_conversion_that_is_terminated_leaves_nothing(source, tmp_path):
-    slow = (
+@pytest.fixture
+def endless(source, tmp_path):
+    """A conversion in a process of its own, which is under way and never ends."""
+    never = (
         "import sys, time; from unclip.weights import convert; from unclip.cli import main; "
         "convert.write_tensors = lambda *a, **k: time.sleep(200); main(sys.argv[1:])"
     )
-    command = [sys.executable, "-c", slow, "import", str(source), str(tmp_path / "made/clip")]
-    process = subprocess.Popen(command)
-    while not list(tmp_path.glob("made/.clip-*/tokenizer.json")):
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.terminate()
-    assert process.wait() == 128 + signal.SIGTERM
+    command = [sys.executable, "-c", never, "import", str(source), str(tmp_path / "made/clip")]
+    with subprocess.Popen(command) as process:
+        while not list(tmp_path.glob("made/.clip-*/tokenizer.json")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        yield process
+        process.kill()
+
+
+def test_a_conversion_that_is_terminated_leaves_nothing(endless, tmp_path):
+    endless.terminate()
+    assert endless.wait() == 128 + signal.SIGTERM
     assert not list((tmp_path / "made").iterdir())
+
+
+def test_what_a_killed_conversion_leaves_goes_with_the_next(endless, source, tmp_path):
+    made = tmp_path / "made"
+    (half,) = made.glob(".clip-*/tokenizer.json")
+    import_source(source, made / "clip")
+    assert half.is_file(), "while it runs it is left alone"
+    endless.kill()
+    assert endless.wait() == -signal.SIGKILL
+    assert half.is_file()
+    shutil.rmtree(made / "clip")
+    import_source(source, made / "clip")
+    assert [path.name for path in made.iterdir()] == ["clip"]

@@ -5,6 +5,7 @@ import glob
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,7 +16,10 @@ from safetensors import SafetensorError
 
 from unclip.errors import CheckpointError
 
-_OLD = "-old"
+if sys.platform != "win32":
+    import fcntl
+
+_OLD, _LOCK = "-old", ".lock"
 
 
 @contextmanager
@@ -23,7 +27,8 @@ def replacing(folder: Path) -> Iterator[Path]:
     """A new folder beside ``folder`` that takes its place when the block succeeds.
 
     All of it is on the disk before it takes the place. A kill leaves the old folder or the new
-    one; between the two renames neither is there, and `recover` puts the old one back.
+    one; between the two renames neither is there, and `recover` puts the old one back. What a kill
+    leaves half written is removed when the same folder is next replaced.
 
     Raises:
         CheckpointError: it cannot be written (no space, no permission).
@@ -31,8 +36,8 @@ def replacing(folder: Path) -> Iterator[Path]:
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         recover(folder)
-        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
+        _remove_unfinished(folder)
+        with _beside(folder) as beside:
             yield beside
             beside.chmod(0o755)
             for path in sorted(beside.rglob("*"), reverse=True):
@@ -43,27 +48,70 @@ def replacing(folder: Path) -> Iterator[Path]:
                 os.replace(folder, old)
             os.replace(beside, folder)
             flush(folder.parent)
-            for left in (old, *_left(folder)):
+            for left in (old, *_left(folder, _OLD)):
                 shutil.rmtree(left, ignore_errors=True)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
+
+
+@contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+    """A new folder for this process, under a lock that ends with the process, however that ends."""
+    descriptor, name = tempfile.mkstemp(_LOCK, f".{folder.name}-", folder.parent)
+    beside = Path(name.removesuffix(_LOCK))
+    try:
+        # Waits where another process has just found the lock free: it shall be done looking.
+        _locked(descriptor, wait=True)
+        beside.mkdir(0o700)
+        yield beside
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+        os.close(descriptor)
+        Path(name).unlink(missing_ok=True)
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove what killed processes left of this folder: theirs is what a lock names, unlocked."""
+    for lock in _left(folder, _LOCK):
+        # Another process may remove it meanwhile.
+        with suppress(OSError):
+            descriptor = os.open(lock, os.O_RDWR)
+            try:
+                if _locked(descriptor):
+                    shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+                    lock.unlink()
+            finally:
+                os.close(descriptor)
+
+
+def _locked(descriptor: int, *, wait: bool = False) -> bool:
+    """Lock a file until it is closed; False if another process has, or files cannot be locked."""
+    if sys.platform == "win32":
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def recover(folder: Path) -> None:
     """Put a folder back that a kill left moved aside; nothing happens if it is in its place."""
     if folder.exists():
         return
-    for old in _left(folder)[-1:]:
+    for old in _left(folder, _OLD)[-1:]:
         # Another process may have done so meanwhile.
         with suppress(OSError):
             os.rename(old, folder)
 
 
-def _left(folder: Path) -> list[Path]:
-    """What earlier replacements moved aside and did not delete, the oldest first."""
+def _left(folder: Path, ending: str) -> list[Path]:
+    """What earlier replacements did not delete, the oldest first."""
     # The name of a temporary folder ends in eight characters; those of model-2 are not model's.
-    found = folder.parent.glob(f".{glob.escape(folder.name)}-{'?' * 8}{_OLD}")
-    return sorted(found, key=lambda path: path.stat().st_mtime_ns)
+    pattern = f".{glob.escape(folder.name)}-{'?' * 8}{ending}"
+    times = {}
+    for path in folder.parent.glob(pattern):
+        with suppress(OSError):  # another process may delete it meanwhile
+            times[path] = path.stat().st_mtime_ns
+    return sorted(times, key=times.__getitem__)
 
 
 def flush(path: Path) -> None:
