@@ -1,5 +1,6 @@
 """Embeddings as clip-retrieval writes them: read, checked against a CLIP, joined with images."""
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import pytest
 import torch
 from pyarrow import parquet
 
+from unclip.data import retrieval
 from unclip.data.folder import FolderSource
 from unclip.data.loader import Loader
 from unclip.data.open_data import open_data
@@ -126,6 +128,33 @@ def test_images_are_joined_by_name(kept: Path, folder: Callable, tmp_path: Path)
         JoinedSource(images, RetrievalSource(tmp_path / "twice"))
 
 
+@pytest.mark.parametrize("digest", [b"12345678", None], ids=["all alike", "as they are"])
+def test_joining_goes_by_names_whatever_their_digests(
+    digest: bytes | None, folder: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if digest is not None:
+        monkeypatch.setattr(retrieval, "_digest", lambda stem: digest)
+    write(tmp_path / "joined", "0", ["2.jpg", "002.jpg", "000.png"], ["b"] * 3, seed=4)
+    write(tmp_path / "joined", "1", ["x/001.jpg", "\u1112\u1161.jpg"], ["b"] * 2, seed=5)
+    joined = JoinedSource(FolderSource(folder(3)), RetrievalSource(tmp_path / "joined"))
+    rows = {}
+    for number in "01":
+        array = np.load(tmp_path / "joined" / "img_emb" / f"img_emb_{number}.npy")
+        table = parquet.read_table(tmp_path / "joined" / "metadata" / f"metadata_{number}.parquet")
+        rows |= {Path(key.as_py()).stem: row for key, row in zip(table[0], array, strict=True)}
+    for index in range(3):
+        sample = joined.sample(index)
+        assert np.abs(sample.embedding - rows[Path(sample.key).stem]).max() < 1e-3
+
+
+def test_of_a_name_few_bytes_are_kept(folder: Callable, tmp_path: Path) -> None:
+    names = [f"{'long ' * 40}{number}.jpg" for number in range(500)]
+    write(tmp_path / "joined", "0", names, ["a"] * len(names), seed=4)
+    joined = JoinedSource(FolderSource(folder(1)), RetrievalSource(tmp_path / "joined"))
+    joined.embeddings = None
+    assert len(pickle.dumps(joined)) < 16 * len(names) + 2000, "a worker gets a copy of it"
+
+
 def test_damage_is_named(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match="embeddings, no images"):
         open_data(kept, with_captions=False)
@@ -135,6 +164,8 @@ def test_damage_is_named(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.save(kept / "img_emb" / "img_emb_11.npy", np.ones((3, WIDTH), np.float16))
     with pytest.raises(DataError, match=r"2 rows for the 3 of img_emb_11\.npy"):
         RetrievalSource(kept).sample(6)
+    with pytest.raises(DataError, match=r"2 rows for the 3 of img_emb_11\.npy"):
+        list(RetrievalSource(kept).row_keys())
     (kept / "img_emb" / "img_emb_12.npy").write_bytes(b"damaged")
     with pytest.raises(DataError, match=r"no metadata/metadata_12\.parquet"):
         RetrievalSource(kept)

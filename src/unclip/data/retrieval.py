@@ -8,6 +8,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
+from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, runtime_checkable
 
@@ -78,14 +79,9 @@ class RetrievalSource:
         Raises:
             BadSample: the caption is missing, or the embedding is not finite.
         """
-        file = bisect_right(self._ends, index)
-        row = index - (self._ends[file - 1] if file else 0)
+        file, row = self._place(index)
+        self._check_rows(file)
         array = self._arrays[file]
-        if (rows := self._tables.rows(file)) != len(_array(array)):
-            raise DataError(
-                f"{self._tables.paths[file]}: {rows} rows for the {len(_array(array))} of "
-                f"{array.name}; make the embeddings again"
-            )
         key, text = self._tables.row(file, row)
         embedding = np.asarray(_array(array)[row], np.float32)
         norm = float(np.linalg.norm(embedding))
@@ -93,15 +89,36 @@ class RetrievalSource:
             raise BadSample(key, "no embedding", f"row {row} of {array.name} is empty or NaN")
         return Sample(key, captions.from_value(text, key), Path(key), embedding / norm)
 
-    def row_keys(self) -> Iterator[tuple[int, str]]:
-        """Every sample's index and key, table by table, of which none is kept.
+    def key(self, index: int) -> str:
+        """The key of a sample.
 
         Raises:
             DataError: as `sample`.
         """
-        starts = [0, *self._ends]
+        return self._tables.row(*self._place(index))[0]
+
+    def row_keys(self) -> Iterator[str]:
+        """Every sample's key, by index, table by table, of which none is kept.
+
+        Raises:
+            DataError: as `sample`.
+        """
         for file in range(len(self._arrays)):
-            yield from enumerate(self._tables.keys(file), start=starts[file])
+            self._check_rows(file)
+            yield from self._tables.keys(file)
+
+    def _place(self, index: int) -> tuple[int, int]:
+        """The file a sample is in, and its row there."""
+        file = bisect_right(self._ends, index)
+        return file, index - (self._ends[file - 1] if file else 0)
+
+    def _check_rows(self, file: int) -> None:
+        array = self._arrays[file]
+        if (rows := self._tables.rows(file)) != len(_array(array)):
+            raise DataError(
+                f"{self._tables.paths[file]}: {rows} rows for the {len(_array(array))} of "
+                f"{array.name}; make the embeddings again"
+            )
 
     def check(self, clip: TextEncoder) -> bool:
         """Compare the kept text embeddings with those ``clip`` makes of the captions.
@@ -148,7 +165,7 @@ class JoinedSource:
     """Images and captions of one dataset with the embeddings of a `RetrievalSource`.
 
     Samples are matched by file name without folder and suffix, which is clip-retrieval's key for
-    shards.
+    shards. Of each name 16 bytes are kept, a digest and its row, and compared with the tables.
 
     Raises:
         DataError: a name is there twice, or no image has an embedding.
@@ -156,10 +173,16 @@ class JoinedSource:
 
     def __init__(self, source: Source, embeddings: RetrievalSource) -> None:
         self.source, self.embeddings = source, embeddings
-        self._rows: dict[str, int] = {}
-        for row, key in embeddings.row_keys():
-            if self._rows.setdefault(_stem(key), row) != row:
-                raise DataError(f"{embeddings.folder}: {_stem(key)!r} is the name of two images")
+        digests = bytearray()
+        for key in embeddings.row_keys():
+            digests += _digest(_stem(key))
+        unsorted = np.frombuffer(digests, np.uint64)
+        self._rows = np.argsort(unsorted)
+        self._digests = unsorted[self._rows]
+        for place in np.flatnonzero(self._digests[1:] == self._digests[:-1]):
+            one, other = (_stem(embeddings.key(int(row))) for row in self._rows[place : place + 2])
+            if one == other:
+                raise DataError(f"{embeddings.folder}: {one!r} is the name of two images")
 
     def __len__(self) -> int:
         return len(self.source)
@@ -171,10 +194,17 @@ class JoinedSource:
             BadSample: it has none, or the sample cannot be used.
         """
         sample = self.source.sample(index)
-        row = self._rows.get(_stem(sample.key))
+        row = self._row(_stem(sample.key))
         if row is None:
             raise BadSample(sample.key, "no embedding", f"not in {self.embeddings.folder}")
         return replace(sample, embedding=_embedding(self.embeddings, row))
+
+    def _row(self, stem: str) -> int | None:
+        wanted = np.frombuffer(_digest(stem), np.uint64)[0]
+        first, end = (int(self._digests.searchsorted(wanted, side)) for side in ("left", "right"))
+        rows = map(int, self._rows[first:end])
+        # Two names may have one digest.
+        return next((row for row in rows if _stem(self.embeddings.key(row)) == stem), None)
 
 
 def _embedding(source: RetrievalSource, row: int) -> Float[np.ndarray, " d"]:
@@ -190,6 +220,11 @@ def is_retrieval(folder: Path) -> bool:
 
 def _stem(key: str) -> str:
     return PurePosixPath(key.replace("\\", "/")).name.rsplit(".", 1)[0]
+
+
+def _digest(stem: str) -> bytes:
+    """Eight bytes that tell names apart, in every process the same."""
+    return blake2b(stem.encode(errors="surrogatepass"), digest_size=8).digest()
 
 
 def _numbered(folder: Path, suffix: str) -> dict[int, Path]:
