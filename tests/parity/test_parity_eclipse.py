@@ -92,6 +92,27 @@ def test_what_is_imported(folder: Path) -> None:
     assert read_card(folder).family == "eclipse"
 
 
+@pytest.mark.parametrize("name", ["eclipse.pt", "eclipse.safetensors", "folder/model.safetensors"])
+def test_weights_without_their_config_are_refused_with_advice(
+    name: str, golden: dict, tmp_path: Path
+) -> None:
+    weights = {k.removeprefix("prior."): v for k, v in golden.items() if k.startswith("prior.")}
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    if file.suffix == ".pt":
+        torch.save({"state_dict": {f"module.{key}": value for key, value in weights.items()}}, file)
+    else:
+        save_file(weights, file)
+    source = file if file.parent == tmp_path else file.parent
+    with pytest.raises(CheckpointError, match=r"an ECLIPSE prior alone, .* has its config\.json"):
+        import_source(source, tmp_path / "made")
+    save_file(
+        weights | {"time_embedding.linear_1.weight": torch.ones(2)}, tmp_path / "x.safetensors"
+    )
+    with pytest.raises(CheckpointError, match="a PriorTransformer alone"):
+        import_source(tmp_path / "x.safetensors", tmp_path / "made")
+
+
 @pytest.mark.parametrize(("embedding", "name"), [(768, "ViT-L/14"), (1280, "ViT-bigG/14")])
 def test_the_clip_is_known_by_its_size(embedding: int, name: str) -> None:
     from unclip.weights.eclipse import CLIPS

@@ -21,7 +21,7 @@ def detect(source: Source) -> Family:
     Raises:
         CheckpointError: it is of none, or of one that cannot be imported.
     """
-    for family in (own.FAMILY, *refused.FAMILIES, *FAMILIES):
+    for family in (own.FAMILY, *refused.FAMILIES, *FAMILIES, *refused.INCOMPLETE):
         if family.recognises(source):
             return family
     known = ", ".join(family.name for family in FAMILIES)

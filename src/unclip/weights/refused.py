@@ -7,6 +7,9 @@ from unclip.weights.family import Family, Reference
 from unclip.weights.formats import strings_in_pickle
 from unclip.weights.source import Source
 
+CONFIG = "config.json"
+PRIOR = ("prd_embedding", "positional_embedding", "proj_to_clip_embeddings.weight")
+"""Ends of names that only a PriorTransformer of diffusers has together."""
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".th")
 
 
@@ -30,4 +33,24 @@ def _refuse_dalle2_pytorch(source: Source, _: Reference) -> NoReturn:
     )
 
 
+def _is_prior_alone(source: Source) -> bool:
+    if source.has(CONFIG) or not source.weights():
+        return False
+    names = tuple(source.tensors())
+    return all(any(name.endswith(mark) for name in names) for mark in PRIOR)
+
+
+def _refuse_prior_alone(source: Source, _: Reference) -> NoReturn:
+    timed = any("time_embedding." in name for name in source.tensors())
+    what = "a PriorTransformer" if timed else "an ECLIPSE prior"
+    raise CheckpointError(
+        f"{source.name} holds the weights of {what} alone, which do not tell its heads: "
+        f"import the folder that has its {CONFIG} beside diffusion_pytorch_model.safetensors, or "
+        "the repository by name, such as ECLIPSE-Community/ECLIPSE_Karlo_Prior"
+    )
+
+
 FAMILIES = (Family("dalle2-pytorch", _is_dalle2_pytorch, _refuse_dalle2_pytorch),)
+"""Asked before the families that can be imported."""
+INCOMPLETE = (Family("prior-transformer", _is_prior_alone, _refuse_prior_alone),)
+"""Asked after them: a part of what they need."""
