@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from unclip.checkpoint import WEIGHTS, Card, Index, load_stage, read_index, save_stage, write_index
+from unclip.checkpoint import WEIGHTS, Card, load_stage, read_index, save_stage, write_index
 from unclip.clip.clip import Clip
 from unclip.errors import CheckpointError
 from unclip.presets import preset
@@ -36,9 +36,8 @@ def main() -> None:
 def ship(trained: Path, shipped: Path, sizes: str) -> None:
     """Copy the stages of a model folder, smaller; the index last, so that it is never half."""
     index = read_index(trained)
-    folders = [index.clip, index.prior, index.decoder, *index.upsamplers.values()]
     total = 0
-    for folder in folders:
+    for folder in index.folders():
         stage = load_stage(trained / folder)
         if isinstance(stage, Clip):
             stage.drop_thumbnail()
@@ -48,10 +47,8 @@ def ship(trained: Path, shipped: Path, sizes: str) -> None:
         total += size
     if total > LIMIT:
         raise CheckpointError(f"{shipped} holds {total} bytes of weights, more than {LIMIT}")
-    write_index(
-        shipped,
-        Index(upsamplers=index.upsamplers, defaults=preset(sizes).defaults, card=CARD),
-    )
+    said = {"defaults": preset(sizes).defaults, "card": CARD}
+    write_index(shipped, index.model_copy(update=said))
     logging.info("%-16s %5.1f MB", "all", total / 1e6)
 
 
