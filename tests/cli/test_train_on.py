@@ -125,6 +125,9 @@ def test_the_bias_starts_from_the_batch_that_is_trained(photos: Path, tmp_path: 
     [
         ("train prior PHOTOS --lora 4", "say which with --from"),
         ("train clip PHOTOS --embeddings here", "no clip reads image embeddings"),
+        ("train upsampler PHOTOS --clip TINY", "--clip: no upsampler reads image embeddings"),
+        ("train decoder PHOTOS --clip TINY --to 256", "sizes of upsamplers, not of a decoder"),
+        ("train upsampler PHOTOS --caption-column text", "no upsampler reads captions"),
         ("train prior PHOTOS --clip nowhere", "nowhere"),
         ("train prior PHOTOS --clip TINY --from nowhere", "nowhere"),
         ("train prior PHOTOS --clip TINY --from TINY --lora 0", "1 or more, not 0"),

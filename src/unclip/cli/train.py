@@ -3,7 +3,7 @@
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 StageName = Literal["clip", "prior", "decoder", "upsampler"]
 PriorKind = Literal["diffusion", "autoregressive"]
 TOKENIZER_CAPTIONS = 200_000
+UPSAMPLED = 256
+"""Size the upsampler draws unless told otherwise."""
 
 
 def train(
@@ -35,7 +37,7 @@ def train(
     start: Annotated[str | None, Parameter(name="--from")] = None,
     lora: int | None = None,
     embeddings: Path | None = None,
-    to: int = 256,
+    to: int | None = None,
     caption_column: str | None = None,
     workers: int = 0,
     tracker: str | None = None,
@@ -60,11 +62,11 @@ def train(
         preset: Sizes and recipe: tiny, emoji, emoji-gpu or paper.
         kind: Of the prior: diffusion (unless told otherwise) or autoregressive.
         assignments: Change a field of the stage's config, or of its training (training.lr=1e-4).
-        clip: The frozen CLIP, by stage folder, model folder or name; else OUTPUT/clip.
+        clip: The CLIP of a prior or decoder: a stage folder, a model or its name; else OUTPUT/clip.
         start: What to fine-tune, instead of random weights: a stage folder or a model.
         lora: Fine-tune by an adapter of this rank instead of all weights; with --from.
         embeddings: A folder of the data's CLIP image embeddings; what is missing is computed.
-        to: Size the upsampler draws: 256 or 1024.
+        to: Size the upsampler draws: 256 (unless told otherwise) or 1024.
         caption_column: Name of the captions' column in metadata files.
         workers: Processes that prepare batches.
         tracker: Also log to tensorboard, or another tracker accelerate knows.
@@ -75,8 +77,8 @@ def train(
     from unclip.presets import preset as named
     from unclip.training.session import train_into
 
-    _check(stage, start, lora, embeddings)
-    speaks = _speaks()
+    _check(stage, start, lora, {"embeddings": embeddings, "clip": clip}, to, caption_column)
+    to, speaks = to or UPSAMPLED, _speaks()
     sizes = _of_kind(named(preset), stage, kind, start)
     recipe, changes = _training(sizes, stage, to, _assignments(assignments or ()))
     encoder = _encoder(stage, clip, output, device)
@@ -104,13 +106,26 @@ def train(
         print(f"{stage}: {report.ending} after {report.step} steps, {report.images} images")
 
 
-def _check(stage: StageName, start: str | None, lora: int | None, embeddings: Path | None) -> None:
+def _check(
+    stage: StageName,
+    start: str | None,
+    lora: int | None,
+    embedded: Mapping[str, object],
+    to: int | None,
+    caption_column: str | None,
+) -> None:
+    """Refuse options that would do nothing for this stage."""
     from unclip.errors import OptionError
 
     if lora is not None and start is None:
         raise OptionError("--lora changes a trained stage a little; say which with --from")
-    if embeddings is not None and stage not in ("prior", "decoder"):
-        raise OptionError(f"--embeddings: no {stage} reads image embeddings; leave it out")
+    given = next((name for name, value in embedded.items() if value is not None), None)
+    if given is not None and stage not in ("prior", "decoder"):
+        raise OptionError(f"--{given}: no {stage} reads image embeddings; leave it out")
+    if to is not None and stage != "upsampler":
+        raise OptionError(f"--to {to}: there are sizes of upsamplers, not of a {stage}")
+    if caption_column is not None and stage == "upsampler":
+        raise OptionError(f"--caption-column {caption_column}: no upsampler reads captions")
 
 
 def _stage_folder(name: str, stage: str) -> Path:
