@@ -202,6 +202,13 @@ def test_generated_pictures_are_made_again(unclip, refused) -> None:
     assert "no recipe inside" in refused("again", "red.png", "-o", "x.png")
 
 
+def test_a_sheet_is_not_made_again(unclip, capsys: pytest.CaptureFixture[str]) -> None:
+    unclip("generate", "a ball", "--size", "64", "-o", "ball.png", "--sheet", "sheet.png")
+    assert run(["again", "sheet.png", "-o", "x.png"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("unclip: sheet.png is a sheet, which has no recipe of its own")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -136,6 +136,8 @@ def test_damaged_recipes(model, quick, files, tmp_path: Path) -> None:
     refuse("no such field", OptionError, how={"etta": 1})
     refuse("not what the recipe says", items=[recipe["items"][0] | {"sha256": "0"}])
     refuse("is damaged", items=[recipe["items"][0] | {"data": "%"}])
+    refuse("made from is missing", items=["red.png"])
+    refuse("made from is missing", items=None)
     away = {"name": "../../etc/passwd", "sha256": "0"}
     refuse(r"^passwd \(SHA-256 0…\) is needed", items=[away])
 

@@ -36,18 +36,24 @@ def again(
         precision: auto, bf16 or fp32.
         low_memory: Hold only the stage that is working in memory, or all once used.
     """
+    from unclip.errors import ImageError
     from unclip.images import read_recipe
     from unclip.loading import RESIDENCY, load
     from unclip.manipulation.replay import again, check_model
     from unclip.runtime import choose_runtime
 
     recipe = read_recipe(image)
+    if "model" not in recipe:
+        raise ImageError(
+            f"{image} is a sheet, which has no recipe of its own: make the pictures on it again "
+            "one by one"
+        )
     single = check_output(output, None, 1)
     runtime = choose_runtime(device, precision)
-    name = model or str(recipe.get("model"))
-    pipeline = load(found(name), runtime, RESIDENCY[low_memory])
+    pipeline = load(found(model or str(recipe["model"])), runtime, RESIDENCY[low_memory])
     check_model(pipeline, recipe, str(image))
-    then = recipe.get("computed") or {}
+    then = recipe.get("computed")
+    then = then if isinstance(then, dict) else {}
     # Manipulations are repeated in their own batches, a generated image alone.
     batch = 1 if recipe.get("command") == "generate" else then.get("batch", 1)
     warn_of_other_bits(image, then, pipeline.computed(batch))

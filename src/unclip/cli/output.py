@@ -143,7 +143,9 @@ def save_sheet(
 def warn_of_other_bits(image: Path, then: dict[str, Any] | None, now: dict[str, Any]) -> None:
     """Say why the same recipe may not give the same pixels."""
     changed = [
-        f"{name} {then[name]}, now {now[name]}" for name in now if then and then[name] != now[name]
+        f"{name} {then[name]}, now {now[name]}"
+        for name in now
+        if then and name in then and then[name] != now[name]
     ]
     if changed:
         warnings.warn(

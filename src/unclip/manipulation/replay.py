@@ -50,7 +50,9 @@ def again(
         return drawn[0]
     command, place = _ALL.get(str(recipe.get("command"))), recipe.get("picture")
     records = recipe.get("items")
-    if command is None or not isinstance(place, int) or not isinstance(records, list):
+    if not isinstance(records, list) or not all(isinstance(one, dict) for one in records):
+        raise ImageError(f"{name}: its recipe is damaged: what it was made from is missing")
+    if command is None or not isinstance(place, int):
         raise ImageError(f"{name}: its recipe is none this version can follow")
     files = iter(find_inputs([r for r in records if "prompt" not in r], folders, inputs))
     items: list[Item] = [r["prompt"] if "prompt" in r else next(files) for r in records]
