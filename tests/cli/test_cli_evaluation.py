@@ -150,6 +150,8 @@ def test_classify_names_what_is_wrong(tiny_model: Path, photos: Path, command) -
     model = ("-m", tiny_model)
     assert "two labels" in command("classify", photos, "--labels", "red", *model, code=2)
     assert "twice" in command("classify", photos, "--labels", "red", "red", *model, code=2)
+    words = ("classify", photos, "--labels", "a", "b", *model)
+    assert "--top 0: one at least" in command(*words, "--top", 0, code=2)
     missing = command("classify", "none.png", "--labels", "a", "b", *model, code=2)
     assert "none.png" in missing
 

@@ -45,15 +45,18 @@ def classify(
     Args:
         images: Image files, or folders of them.
         labels: Names of the classes; of several words in quotes.
-        template: A sentence with {} where the label goes, instead of the built-in ones. Repeat.
+        template: A sentence with {} where the label goes, instead of the built-in ones;
+            repeatable.
         sentences: Built-in sentences: an ensemble of sixteen, a simple one, or the bare label.
-        top: Labels to print for each image.
+        top: Labels to print for each image, the likeliest first.
         json_lines: Print one JSON object per image, with every probability.
     """
     import torch
 
     from unclip.clip.zero_shot import class_weights, zero_shot_logits
 
+    if top < 1:
+        raise OptionError(f"--top {top}: one at least")
     paths = image_paths(images)
     names = _labels(labels)
     clip = reader.open()
@@ -72,6 +75,7 @@ def classify(
 
 def attack(
     image: Path,
+    /,
     *texts: str,
     labels: Labels,
     template: Annotated[list[str] | None, Parameter(show_default=False)] = None,
@@ -92,8 +96,9 @@ def attack(
         image: An image file.
         texts: Words to write on it, one picture each; the plain picture comes first.
         labels: Names of the classes to choose from.
-        template: A sentence with {} where the label goes. Repeat for more.
-        sentences: Built-in sentences: an ensemble, a simple one, or the bare label.
+        template: A sentence with {} where the label goes, instead of the built-in ones;
+            repeatable.
+        sentences: Built-in sentences: an ensemble of sixteen, a simple one, or the bare label.
         variations: Images drawn from each picture's embedding.
         sheet: PNG to write: each picture with its variations.
         json_output: Print JSON.

@@ -50,7 +50,7 @@ def evaluate(
         size: Pixels a side, such as 64, 256 or 1024; the largest if unset.
         batch: Images computed together.
         seed: Of the choice of images, and of all pictures.
-        assignments: Change a sampling option, such as decoder.guidance=3. Repeat for more.
+        assignments: Change a sampling option, such as decoder.guidance=3; repeatable.
         caption_column: Name of the captions' column in metadata files.
         device: auto, cpu, cuda or mps.
         precision: auto, bf16 or fp32.

@@ -17,6 +17,11 @@ def info(
 ) -> None:
     """Show a model: its card, stages, sizes and sampling defaults.
 
+    For example:
+
+        unclip info
+        unclip info kakaobrain/karlo-v1-alpha --json
+
     Args:
         model: A shipped model's name, a model or stage folder, or a published checkpoint.
         json_output: Print everything, with all configs, as JSON.

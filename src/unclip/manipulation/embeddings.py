@@ -87,6 +87,7 @@ def embed(
         options: of the prior.
 
     Raises:
+        OptionError: there is nothing to embed.
         ImageError: an image cannot be read.
         PromptError: a prompt is empty.
     """
