@@ -218,6 +218,8 @@ def test_a_sheet_is_not_made_again(unclip, capsys: pytest.CaptureFixture[str]) -
         (["edit", "red.png", "--to", " "], "the prompt is empty"),
         (["inpaint", "red.png"], "nothing is masked"),
         (["mix"], "nothing to mix"),
+        (["interpolate", "red.png", "blue.png", "--fps", "4"], "fps does nothing without"),
+        (["reconstruct", "red.png", "--embeddings", "blue.png"], "nothing without dimensions"),
         (["interpolate", "red.png"], "two pictures"),
         (["vary", "red.png", "--eta", "1", "--decoder.sampler", "unipc"], "only ddim"),
     ],

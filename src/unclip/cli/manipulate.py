@@ -31,6 +31,8 @@ Flat = Parameter(name="*", show_default=False)
 _ALL, _SEVERAL, _BETWEEN, _ONE = GenerateOptions(), DrawingSeveral(), DrawingBetween(), Drawing()
 _SQUARES, _PARTS, _LARGER = DrawingSquares(), Repainting(), Enlarging()
 _STUDIO = Studio()
+FPS = 8.0
+"""Frames a second unless told otherwise."""
 
 
 def vary(
@@ -63,7 +65,7 @@ def vary(
 def interpolate(
     *items: str,
     animation: Path | None = None,
-    fps: float = 8.0,
+    fps: float | None = None,
     how: Annotated[Interpolate, Flat] = Interpolate(),  # noqa: B008
     options: Annotated[DrawingBetween, Flat] = _BETWEEN,
     studio: Studio = _STUDIO,
@@ -79,20 +81,22 @@ def interpolate(
     Args:
         items: Images, two or more; prompts may stand between them.
         animation: Also write the frames as NAME.gif or NAME.mp4.
-        fps: Frames a second.
+        fps: Frames a second of the animation; 8 if unset.
     """
     from unclip.manipulation.animation import check_animation, save_animation
     from unclip.manipulation.interpolations import interpolate
 
-    if fps <= 0:
+    if fps is not None and fps <= 0:
         raise OptionError("fps must be above 0")
     if animation:
         check_animation(animation)
+    elif fps is not None:
+        raise OptionError("fps does nothing without an animation: name one with --animation")
     making = interpolate(studio.load(), *items, how=how, options=options.asked())
     count = how.frames**2 if how.grid else how.frames
     made = studio.run(making, "between", count, columns=how.frames)
     if animation:
-        save_animation(animation, [picture.image for picture in made], fps)
+        save_animation(animation, [picture.image for picture in made], fps or FPS)
         studio.report("animation", animation)
 
 

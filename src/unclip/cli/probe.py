@@ -98,9 +98,9 @@ def neighbours(
     Args:
         query: An image file, or words.
         folder: Images, in any depth.
-        count: How many.
-        sheet: PNG to write with what was found.
-        json_lines: Print one JSON object per image.
+        count: Images to find.
+        sheet: Also write one PNG with what was found.
+        json_lines: Print one JSON object per image instead of a line of text.
     """
     from unclip.evaluation.neighbours import index_folder
     from unclip.identity import identify

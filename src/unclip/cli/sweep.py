@@ -33,9 +33,9 @@ def sweep(
     Args:
         items: What the command takes: a prompt, or images.
         x: The option that changes from left to right, and its values: `decoder.steps=8,16,32`.
-        y: The option that changes from top to bottom.
+        y: The option that changes from top to bottom, and its values.
         command: generate, vary, interpolate, mix, edit, inpaint, upscale, reconstruct or decode.
-        assignments: An option of the command for all images, such as `fit=pad`; repeatable.
+        assignments: An option of the command's own for all images, such as `fit=pad`; repeatable.
     """
     from unclip.manipulation.sweeps import assigned, sweep
 

@@ -43,12 +43,15 @@ def reconstruct(
 
     Raises:
         ImageError: the picture or the embeddings cannot be read.
-        OptionError: dimensions without embeddings or such a prior, or more than there are.
+        OptionError: dimensions without embeddings or such a prior, or more than there are; or
+            embeddings without dimensions.
     """
     how, asked = how or Reconstruct(), options or GenerateOptions()
     picture = read_input(image)
     if how.dimensions:
         return (yield from _from_components(model, picture, embeddings, how, asked))
+    if embeddings is not None:
+        raise OptionError("embeddings do nothing without dimensions: say how many are to be kept")
     complete = there_and_back(model, asked)
     image_embedding = embed_picture(model, picture, how.fit)
     complete = calibrate(model, [picture], image_embedding, complete, asked, fit=how.fit)
