@@ -158,9 +158,9 @@ def load_stage(folder: Path, runtime: Runtime | None = None, *, in_turns: bool =
     """
     folder = Path(folder)
     name, config = read_config(folder)
-    with without_memory():
-        stage = Clip.from_config(config, folder) if name == "clip" else STAGES[name][0](config)
     with given_back_when_freed():
+        with without_memory():
+            stage = Clip.from_config(config, folder) if name == "clip" else STAGES[name][0](config)
         if runtime is None:
             fill(stage, folder / WEIGHTS)
             return stage.requires_grad_(True)

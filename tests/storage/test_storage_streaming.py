@@ -81,9 +81,9 @@ warm = nn.Sequential(nn.Linear(64, 64)).bfloat16()
 place(warm, Runtime(torch.device("cpu"), torch.bfloat16, True, False, packed))
 before = status("VmRSS")
 Path("/proc/self/clear_refs").write_text("5")
-with without_memory():
-    network = nn.Sequential(*(nn.Linear(1024, 1024, bias=False) for _ in range(64)))
 with given_back_when_freed():
+    with without_memory():
+        network = nn.Sequential(*(nn.Linear(1024, 1024, bias=False) for _ in range(64)))
     fill(network, Path(sys.argv[1]), torch.bfloat16, memory_format=torch.channels_last)
     place(network, Runtime(torch.device("cpu"), torch.bfloat16, True, False, packed))
 held = status("VmRSS") - before

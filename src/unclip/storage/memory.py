@@ -6,24 +6,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_WEIGHTS, _LARGEST = 2**16, 2**25
+_WEIGHTS, _LARGEST = 2**16, 2**27
 
 
 @contextmanager
 def given_back_when_freed() -> Iterator[None]:
     """Memory of 64 KiB and more that is taken in this context goes back to the system when freed.
 
-    glibc would keep holes where weights were, which the next stage does not fit into. Afterwards
-    it keeps what is up to 32 MiB, the most its own adaptation would choose: activations come and
-    go in every step. Elsewhere than on glibc nothing happens.
+    glibc would keep holes where weights were, which the next stage does not fit into. Modules
+    should be built in this context, too: parameters that are soon put on ``meta`` leave such holes
+    before anything is loaded.
+
+    Afterwards it keeps what is up to 128 MiB, since activations come and go in every step, and
+    memory that is new each time has to be cleared each time: a tenth of a step of Karlo's
+    upsampler. What it kept is given back before the next weights come. Elsewhere than on glibc
+    nothing happens.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is None:
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    mallopt = getattr(library, "mallopt", None)
+    trim = getattr(library, "malloc_trim", None)
+    if mallopt is None or trim is None:
         yield
         return
+    trim(0)
     mallopt(_MMAP_THRESHOLD, _WEIGHTS)
     try:
         yield
     finally:
+        trim(0)
         mallopt(_MMAP_THRESHOLD, _LARGEST)
         mallopt(_TRIM_THRESHOLD, 2 * _LARGEST)
