@@ -76,7 +76,7 @@ def train_stage(
         case "prior":
             stage = DiffusionPrior(sizes.prior(clip.config))
         case "decoder":
-            stage = _decoder(sizes, clip, source)
+            stage = _decoder(sizes, clip, source, out / "clip")
         case _:
             stage = Upsampler(sizes.upsamplers[int(size)])
     logging.info("training %s: %s", folder_of(stage), config)
@@ -112,14 +112,14 @@ def _clip(config: ClipConfig, source: Scenes, arguments: argparse.Namespace) -> 
     )
 
 
-def _decoder(sizes: Preset, clip: Clip, source: Scenes) -> Decoder:
-    """An untrained decoder, but for what CLIP's head for thumbnails knows already."""
+def _decoder(sizes: Preset, clip: Clip, source: Scenes, folder: Path) -> Decoder:
+    """An untrained decoder, but for what the head for thumbnails of CLIP in ``folder`` knows."""
     decoder = Decoder(sizes.decoder(clip.config))
-    guidance, head = decoder.network.image, clip.network.thumbnail
+    guidance, head = decoder.network.image, load_stage(folder).network.thumbnail
     if head is not None:
         pictures = stacked(source.batch(range(MEASURED)).images)
         z = torch.cat([clip.encode_image(some) for some in pictures.split(256)])
-        begin_with_thumbnails(guidance.layout, guidance.scale, head.float(), z)
+        begin_with_thumbnails(guidance.layout, guidance.scale, head, z)
     return decoder
 
 
