@@ -75,7 +75,7 @@ def _complete_run(case: Case, result: dict[str, Any], workers: dict[str, Worker]
     counts = result["sides"]["ours"]["options"]["steps"]
     seconds = alternate(workers, sum(counts))
     sides = {name: side | workers[name].ask("peak") for name, side in result["sides"].items()}
-    steps = {name: 0.0 for name in sides}
+    steps = dict.fromkeys(sides, 0.0)
     parts = []
     first = 0
     for stage, count in zip(case.stages, counts, strict=True):

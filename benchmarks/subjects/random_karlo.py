@@ -95,7 +95,14 @@ def write(folder: Path, dtype: torch.dtype) -> Path:
         if name == "clip":
             Tokenizer.train([], vocabulary=SMALLEST).save(place / "tokenizer.json")
         assert (place / CONFIG).exists()
-    write_index(folder, Index(upsamplers={256: "upsampler-256"}, defaults=defaults("authors")))
+    index = Index(
+        clip="clip",
+        prior="prior",
+        decoder="decoder",
+        upsamplers={256: "upsampler-256"},
+        defaults=defaults("authors"),
+    )
+    write_index(folder, index)
     return folder
 
 

@@ -75,11 +75,11 @@ class Index(Config):
     """The content of unclip.json: folders are relative to it."""
 
     format: Literal[1] = 1
-    clip: str | None = "clip"
-    """None, as for prior and decoder: what was imported has none. Without a prior a model still
-    varies images."""
-    prior: str | None = "prior"
-    decoder: str | None = "decoder"
+    clip: str | None = None
+    """None, as for prior and decoder: the model has none. Without a prior it still varies
+    images."""
+    prior: str | None = None
+    decoder: str | None = None
     codec: str | None = None
     """What makes pixels of a decoder's latents."""
     upsamplers: dict[int, str] = Field({}, description="By the size each draws.")
@@ -103,10 +103,6 @@ class Index(Config):
         named = {stage: getattr(self, stage) for stage in ("clip", "prior", "decoder")}
         absent = {stage for stage, name in named.items() if name and not _is_there(model / name)}
         return self.model_copy(update=dict.fromkeys(absent))
-
-
-EMPTY = Index(clip=None, prior=None, decoder=None)
-"""Of a model without a stage yet."""
 
 
 def save_stage(
@@ -222,7 +218,7 @@ def save_pipeline(
     folder = Path(folder)
     for name, stage in stages.items():
         save_stage(stage, folder / name, dtype=dtype)
-    index = EMPTY.model_copy(update={"defaults": defaults, "card": card})
+    index = Index(defaults=defaults, card=card)
     for name in stages:
         index = index.naming(name)
     write_index(folder, index)

@@ -64,7 +64,7 @@ def test_stages_are_registered_one_after_the_other(tmp_path: Path) -> None:
 
 def test_what_a_model_says_of_itself_is_kept(tmp_path: Path) -> None:
     card = Card(name="fine", licence="Apache-2.0")
-    write_index(tmp_path, Index(card=card, defaults=GenerateOptions(seed=3)))
+    write_index(tmp_path, Index(prior="prior", card=card, defaults=GenerateOptions(seed=3)))
     session._register(tmp_path, "clip", GenerateOptions(seed=4))
     index = read_index(tmp_path)
     assert (index.card, index.defaults.seed) == (card, 3)

@@ -18,9 +18,8 @@ def given_back_when_freed() -> Iterator[None]:
     before anything is loaded.
 
     Afterwards it keeps what is up to 128 MiB, since activations come and go in every step, and
-    memory that is new each time has to be cleared each time: a tenth of a step of Karlo's
-    upsampler. What it kept is given back before the next weights come. Elsewhere than on glibc
-    nothing happens.
+    memory that is new each time has to be cleared each time. What it kept is given back before the
+    next weights come. Elsewhere than on glibc nothing happens.
     """
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
     mallopt = getattr(library, "mallopt", None)

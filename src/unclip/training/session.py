@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 
 from unclip.adapter import merge
-from unclip.checkpoint import EMPTY, INDEX, Card, load_stage, read_index, save_stage, write_index
+from unclip.checkpoint import INDEX, Card, Index, load_stage, read_index, save_stage, write_index
 from unclip.clip.clip import TOKENIZER, Clip
 from unclip.clip.tokenizer import Tokenizer
 from unclip.data.embeddings import EmbeddedSource, compute_embeddings
@@ -284,8 +284,7 @@ def _register(model: Path, folder: str, defaults: GenerateOptions | None) -> Non
     if (model / INDEX).exists():
         index = read_index(model)
     else:
-        own = {"defaults": defaults or GenerateOptions(), "card": Card(name=model.name)}
-        index = EMPTY.model_copy(update=own)
+        index = Index(defaults=defaults or GenerateOptions(), card=Card(name=model.name))
     write_index(model, index.naming(folder).present(model))
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from unclip.checkpoint import (
-    EMPTY,
     STAGES,
     WEIGHTS,
     Card,
+    Index,
     replacing,
     write_card,
     write_config,
@@ -164,7 +164,7 @@ def write_import(imported: Import, dest: Path) -> Importing:
         for number, part in enumerate(parts):
             yield Writing("converting", number, count)
             identity = _write_part(part, beside / part.name, identity, imported.card) or identity
-        index = EMPTY.model_copy(update={"defaults": imported.defaults, "card": imported.card})
+        index = Index(defaults=imported.defaults, card=imported.card)
         for part in imported.parts:
             index = index.naming(part.name)
         write_index(beside, index)
