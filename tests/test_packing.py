@@ -49,6 +49,18 @@ def test_packed_layers_compute_what_plain_ones_do(name, dtype, tolerance, memory
     assert (result - expected).abs().max() <= tolerance * expected.abs().max()
 
 
+@torch.no_grad()
+def test_a_convolution_is_packed_anew_for_another_shape():
+    plain = nn.Conv2d(16, 24, 3, padding=1)
+    packed = PackedConv2d(plain)
+    for shape in ((2, 16, 9, 7), (1, 16, 64, 64), (5, 16, 8, 8), (2, 16, 9, 7)):
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+        torch.testing.assert_close(packed(x), plain(x), rtol=0, atol=1e-5)
+        assert packed.fits == x.shape
+        assert packed.weight.is_mkldnn
+    assert torch.equal(packed.state_dict()["weight"], plain.weight)
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_state_dict_and_gradient_of_the_input_are_as_before(name):
     plain, packed, x = both(name, torch.float32, torch.channels_last)
