@@ -11,15 +11,18 @@ The result is a model folder (default runs/emoji) that `unclip generate --model`
 import argparse
 import logging
 import os
+import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from alike import Alike
 from scenes import Scenes
 from thumbnails import begin_with_thumbnails
+from torch import nn
 
-from unclip.checkpoint import load_stage
+from unclip.checkpoint import INDEX, Card, Index, load_stage, read_index, write_index
 from unclip.clip.clip import Clip, ClipConfig
 from unclip.data.transforms import SquareResize
 from unclip.decoder.decoder import Decoder
@@ -50,12 +53,25 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     os.nice(arguments.nice)
     sizes = preset(SIZES[arguments.size])
+    if arguments.start:
+        bring(arguments.start, arguments.out, arguments.stages, sizes)
     end = None if arguments.minutes is None else time.monotonic() + 60 * arguments.minutes
     for name in arguments.stages:
         left = None if end is None else (end - time.monotonic()) / 60
         if left is not None and left <= 0:
             break
         train_stage(name, sizes, arguments, left)
+
+
+def bring(start: Path, out: Path, trained: Sequence[str], sizes: Preset) -> None:
+    """Copy the stages of ``start`` that are not trained, and that ``out`` does not have yet."""
+    own = (out / INDEX).exists()
+    index = read_index(out) if own else Index(defaults=sizes.defaults, card=Card(name=out.name))
+    for folder in read_index(start).folders():
+        if folder not in trained and not (out / folder).exists():
+            shutil.copytree(start / folder, out / folder)
+            index = index.naming(folder)
+            write_index(out, index)
 
 
 def train_stage(
@@ -71,14 +87,14 @@ def train_stage(
     match kind:
         case "clip":
             stage = _clip(sizes.clip, source, arguments)
-        case _ if arguments.start:
-            stage = load_stage(arguments.start / name)
         case "prior":
             stage = DiffusionPrior(sizes.prior(clip.config))
         case "decoder":
             stage = _decoder(sizes, clip, source, out / "clip")
         case _:
             stage = Upsampler(sizes.upsamplers[int(size)])
+    if arguments.start:
+        go_on(stage, arguments.start / name)
     logging.info("training %s: %s", folder_of(stage), config)
     report = train_into(
         out,
@@ -95,14 +111,21 @@ def train_stage(
     logging.info("%s: %s after %d images", name, report.ending, report.images)
 
 
+def go_on(stage: nn.Module, folder: Path) -> None:
+    """Take over the weights in ``folder`` that fit, though they stood on another CLIP.
+
+    What has no weights there, or of other shapes, begins as in a new stage: CLIP's head for
+    thumbnails, which does not ship, and a layout of another size.
+    """
+    own, old = stage.state_dict(), load_stage(folder).state_dict()
+    fitting = {k: v for k, v in old.items() if k in own and v.shape == own[k].shape}
+    stage.load_state_dict(fitting, strict=False)
+
+
 def _clip(config: ClipConfig, source: Scenes, arguments: argparse.Namespace) -> Clip:
-    """A CLIP to train; one that is to go on gets a new head for thumbnails."""
+    """An untrained CLIP, with the tokenizer of the one it is to go on from."""
     if arguments.start:
-        old = load_stage(arguments.start / "clip")
-        old.drop_thumbnail()
-        clip = Clip(config, old.tokenizer)
-        clip.load_state_dict(old.state_dict(), strict=False)
-        return clip
+        return Clip(config, load_stage(arguments.start / "clip").tokenizer)
     size = config.text_tower().vocabulary
     return Clip(
         config,
