@@ -3,7 +3,7 @@
     python recipes/emoji/train.py                       # all stages, resumable by the same command
     python recipes/emoji/train.py --stages clip prior   # some of them
     python recipes/emoji/train.py --minutes 60          # stop cleanly after an hour
-    python recipes/emoji/train.py --start src/unclip/models/emoji   # train what is there further
+    python recipes/emoji/train.py --start src/unclip/models/emoji --seed 1   # train it further
 
 The result is a model folder (default runs/emoji) that `unclip generate --model` opens.
 """
@@ -47,6 +47,9 @@ def main() -> None:
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
     parser.add_argument("--minutes", type=float, default=None, help="budget of all stages")
     parser.add_argument("--start", type=Path, help="a model to continue from, such as the shipped")
+    parser.add_argument("--seed", type=int, help="of scenes and noise, the preset's own if unset")
+    parser.add_argument("--steps", type=int, help="of each stage, the preset's own if unset")
+    parser.add_argument("--lr", type=float, help="highest learning rate, the preset's if unset")
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--nice", type=int, default=10)
     arguments = parser.parse_args()
@@ -78,7 +81,8 @@ def train_stage(
     name: str, sizes: Preset, arguments: argparse.Namespace, minutes: float | None
 ) -> None:
     """Train one stage, or continue to; CLIP first, since prior and decoder stand on it."""
-    config = sizes.training[name]
+    asked = {key: getattr(arguments, key) for key in ("seed", "steps", "lr")}
+    config = sizes.training[name].updated({k: v for k, v in asked.items() if v is not None})
     kind, _, size = name.partition("-")
     out = arguments.out
     scenes = Alike if kind == "clip" else Scenes

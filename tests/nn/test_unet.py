@@ -4,11 +4,12 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel, UNet2DModel
 from torch import nn
+from torch.nn.functional import avg_pool2d, pad
 
 from unclip.config import Config
 from unclip.errors import OptionError
 from unclip.nn.unet import UNet, UNetConfig
-from unclip.nn.unet_blocks import ResBlock
+from unclip.nn.unet_blocks import ResBlock, deviations
 
 ADM = UNetConfig(
     in_channels=3,
@@ -271,12 +272,12 @@ def test_a_new_network_answers_zero_and_its_res_blocks_are_the_identity():
     assert torch.equal(block(h, torch.randn(1, 4)), h)
 
 
-@pytest.mark.parametrize("patch", [1, 4])
+@pytest.mark.parametrize(("patch", "bandwidths"), [(1, []), (4, []), (4, [0.1, 0.5])])
 @pytest.mark.parametrize("resblock_updown", [True, False])
 def test_gradients_reach_every_parameter_and_checkpointing_does_not_change_them(
-    patch, resblock_updown
+    patch, bandwidths, resblock_updown
 ):
-    config = changed(SMALL, patch=patch, resblock_updown=resblock_updown)
+    config = changed(SMALL, patch=patch, bandwidths=bandwidths, resblock_updown=resblock_updown)
     network = randomise(UNet(config)).train()
     x, t, tokens = inputs(side=config.stride * 2)
     embedding = torch.randn(2, config.embedding_width)
@@ -324,6 +325,70 @@ def test_noise_level_and_place_decide_how_much_of_the_input_the_exit_reads():
     assert torch.equal(nothing, network.exit(features, 0 * pixels, embedding))
     torch.testing.assert_close(read(1.0, 0.0) - nothing, 2 * (read(0.0, 0.0) - nothing))
     torch.testing.assert_close(read(0.0, 1.0), read(1.0, 0.0))
+
+
+def test_deviations_of_flat_parts_are_all_noise_but_its_mean_of_nine():
+    x = 0.7 + 0.001 * torch.randn(2, 3, 9, 12, dtype=torch.float64)
+    mean = avg_pool2d(pad(x, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    faint, fainter = deviations(x, (0.5, 2.0)).chunk(2, dim=1)
+    torch.testing.assert_close(0.5 * faint.double(), x - mean, rtol=1e-3, atol=1e-7)
+    torch.testing.assert_close(2.0 * fainter.double(), x - mean, rtol=1e-3, atol=1e-6)
+
+
+def test_deviations_do_not_see_an_edge_far_above_the_bandwidth():
+    noise = 0.01 * torch.randn(1, 3, 8, 8)
+    edge = noise.clone()
+    edge[..., 4:] += 1.0
+    plain, beside = deviations(noise, (0.05,)), deviations(edge, (0.05,))
+    torch.testing.assert_close(beside[..., :3], plain[..., :3], rtol=1e-5, atol=1e-6)
+    assert beside.abs().max() < 1, "the edge itself is twenty bandwidths high"
+    leaking = deviations(edge, (5.0,))[..., 3] * 5.0
+    assert leaking.mean() < -0.2, "a bandwidth above the edge takes it for noise"
+
+
+def test_the_exit_sees_noise_that_bfloat16_hides_beside_the_picture():
+    """One level of 8-bit colour is half the distance of two numbers of bfloat16 near white."""
+    network = randomise(UNet(changed(SMALL, patch=4, bandwidths=[0.01]))).bfloat16()
+    noise = torch.randn(1, 3, 32, 32)
+    features = torch.zeros(1, 32, 8, 8, dtype=torch.bfloat16)
+    embedding = torch.zeros(1, network.config.embedding_width, dtype=torch.bfloat16)
+
+    def told_apart(network: UNet) -> float:
+        with torch.no_grad():
+            one, other = (
+                network.exit(features, 0.99 + 0.001 * sign * noise, embedding).float()
+                for sign in (1, -1)
+            )
+        # Linear in noise: what differs between opposite noises is all that was seen of it.
+        return float((one - other).square().mean() / (one + other).var())
+
+    seen = told_apart(network)
+    network.exit.fine_conv.weight.data.zero_()
+    assert seen > 10 * told_apart(network)
+
+
+def test_a_network_that_reads_deviations_begins_as_it_was_without():
+    config = changed(SMALL, patch=4)
+    plain = randomise(UNet(config))
+    network = UNet(changed(config, bandwidths=[0.03, 0.15])).eval()
+    missing = network.load_state_dict(plain.state_dict(), strict=False).missing_keys
+    assert missing
+    assert all(key.startswith("exit.fine_") for key in missing)
+    x, t, tokens = inputs(side=config.stride * 2)
+    context = plain.prepare_context(tokens)
+    assert torch.equal(network(x, t, None, context), plain(x, t, None, context))
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"bandwidths": [0.1]}, "set patch above 1"),
+        ({"patch": 4, "bandwidths": [0.1, 0]}, "above 0"),
+    ],
+)
+def test_bandwidths_that_mean_nothing_are_refused(values, told):
+    with pytest.raises(OptionError, match=told):
+        changed(SMALL, **values)
 
 
 def test_output_has_the_dtype_of_the_input_whatever_the_weights():

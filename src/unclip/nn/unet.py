@@ -54,6 +54,10 @@ class UNetConfig(Config):
     patch: int = 1
     """Side of the patches folded into channels at the entrance; 1: none, as in the paper."""
 
+    bandwidths: tuple[float, ...] = ()
+    """Of the deviations from like neighbours that the exit of patches reads, so that noise shows
+    that is faint beside the picture; see `unet_blocks.deviations`. None in the paper."""
+
     @property
     def embedding_width(self) -> int:
         """Width of the time embedding and of whatever is added to it: 4 × channels (§1.5)."""
@@ -69,6 +73,10 @@ class UNetConfig(Config):
         factors = {2**level for level in range(len(self.multipliers))}
         if unknown := set(self.attention) - factors:
             raise ValueError(f"attention at {sorted(unknown)}, but levels are {sorted(factors)}")
+        if self.bandwidths and self.patch == 1:
+            raise ValueError("bandwidths belong to the exit of patches: set patch above 1")
+        if min(self.bandwidths, default=1) <= 0:
+            raise ValueError(f"bandwidths must be above 0, got {self.bandwidths}")
         if self.context_width is not None and not (self.attention or self.middle_attention):
             raise ValueError("a context_width needs attention somewhere")
         attended = {self.multipliers[f.bit_length() - 1] for f in self.attention}
@@ -164,7 +172,14 @@ class UNet(nn.Module):
         self.exit = (
             zeroed(nn.Conv2d(here, outputs, 3, padding=1))
             if config.patch == 1
-            else PatchExit(here, config.in_channels, outputs, config.embedding_width, config.patch)
+            else PatchExit(
+                here,
+                config.in_channels,
+                outputs,
+                config.embedding_width,
+                config.patch,
+                config.bandwidths,
+            )
         )
 
     def prepare_context(
@@ -226,7 +241,7 @@ class UNet(nn.Module):
             h = torch.cat([h, skips.pop()], dim=1)
             h = run(block, h)
         h = silu(self.norm(h))
-        return (self.exit(h) if patch == 1 else self.exit(h, pixels, emb)).to(x.dtype)
+        return (self.exit(h) if patch == 1 else self.exit(h, x, emb)).to(x.dtype)
 
     def _block(
         self, channels: int, out_channels: int, level: int, resize: nn.Module | None = None

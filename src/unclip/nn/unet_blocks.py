@@ -5,6 +5,8 @@ into a sequence of pixels is free.
 """
 
 import math
+from collections.abc import Sequence
+from itertools import product
 from typing import Literal
 
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import (
     avg_pool2d,
     interpolate,
+    pad,
     pixel_shuffle,
     silu,
 )
@@ -170,18 +173,33 @@ class PatchExit(nn.Module):
     the U-Net's input, so that detail finer than a patch need not pass through it. How much of the
     input it reads depends on the noise level and on the place: near clean data the input shows the
     finest edges, while flat parts are known better without its noise.
+
+    Args:
+        bandwidths: of `deviations` that it reads besides, likewise by level and place.
     """
 
     def __init__(
-        self, channels: int, in_channels: int, out_channels: int, embedding: int, patch: int
+        self,
+        channels: int,
+        in_channels: int,
+        out_channels: int,
+        embedding: int,
+        patch: int,
+        bandwidths: Sequence[float] = (),
     ) -> None:
         super().__init__()
         self.patch = patch
+        self.bandwidths = tuple(bandwidths)
         inner = max(out_channels, channels // patch**2)
         self.to_pixels = nn.Conv2d(channels, inner * patch**2, 3, padding=1)
         self.level_gain = zeroed(nn.Linear(embedding, in_channels))
         self.place_gain = zeroed(nn.Conv2d(channels, in_channels * patch**2, 3, padding=1))
         self.conv = zeroed(nn.Conv2d(inner + in_channels, out_channels, 3, padding=1))
+        if self.bandwidths:
+            fine = in_channels * len(self.bandwidths)
+            self.fine_level_gain = zeroed(nn.Linear(embedding, fine))
+            self.fine_place_gain = zeroed(nn.Conv2d(channels, fine * patch**2, 3, padding=1))
+            self.fine_conv = zeroed(nn.Conv2d(fine, out_channels, 3, padding=1, bias=False))
 
     def forward(
         self,
@@ -190,7 +208,50 @@ class PatchExit(nn.Module):
         embedding: Float[Tensor, "b e"],
     ) -> Float[Tensor, "b out_channels h0 w0"]:
         """Map features of patches, beside the network's input ``pixels``, to its output."""
-        gain = rearrange(1 + self.level_gain(embedding), "b c -> b c 1 1")
-        gain = gain + pixel_shuffle(self.place_gain(x), self.patch)
+        gain = self._gain(self.level_gain(embedding), self.place_gain(x))
         h = pixel_shuffle(self.to_pixels(x), self.patch)
-        return self.conv(torch.cat([h, gain * pixels.to(h.dtype)], dim=1))
+        out = self.conv(torch.cat([h, gain * pixels.to(h.dtype)], dim=1))
+        if not self.bandwidths:
+            return out
+        fine = deviations(pixels, self.bandwidths).to(h.dtype)
+        gain = self._gain(self.fine_level_gain(embedding), self.fine_place_gain(x))
+        return out + self.fine_conv(gain * fine)
+
+    def _gain(
+        self, level: Float[Tensor, "b c0"], place: Float[Tensor, "b c1 h w"]
+    ) -> Float[Tensor, "b c0 h0 w0"]:
+        return rearrange(1 + level, "b c -> b c 1 1") + pixel_shuffle(place, self.patch)
+
+
+def deviations(x: Image, bandwidths: Sequence[float]) -> Float[Tensor, "b c2 h w"]:
+    """How far each pixel is from its neighbours of the same colour, in units of each bandwidth.
+
+    What a bilateral filter (Tomasi and Manduchi, 1998) of 3 × 3 pixels would take away: in flat
+    parts nearly all of the noise, however faint beside the picture, and nothing of an edge that is
+    much higher than the bandwidth.
+
+    Args:
+        bandwidths: differences, root mean square over channels, at which a neighbour weighs
+            exp(−1/2); c2 is c for each of them.
+    """
+    height, width = x.shape[-2:]
+    around = pad(x.float(), (1, 1, 1, 1), mode="replicate")
+    x = x.float()
+    weighted = [torch.zeros_like(x) for _ in bandwidths]
+    weights = [torch.ones_like(x[:, :1]) for _ in bandwidths]
+    for down, right in product(range(3), range(3)):
+        if (down, right) == (1, 1):
+            continue
+        apart = x - around[..., down : down + height, right : right + width]
+        square = apart.square().mean(dim=1, keepdim=True)
+        for index, bandwidth in enumerate(bandwidths):
+            weight = torch.exp(square / (-2 * bandwidth**2))
+            weighted[index] += weight * apart
+            weights[index] += weight
+    return torch.cat(
+        [
+            total / (weight * bandwidth)
+            for total, weight, bandwidth in zip(weighted, weights, bandwidths, strict=True)
+        ],
+        dim=1,
+    )

@@ -133,6 +133,7 @@ def small_unet(
     patch: int,
     context: int | None,
     outputs: int = 3,
+    bandwidths: tuple[float, ...] = (),
 ) -> UNetConfig:
     """A U-Net for small machines: patches, few groups, attention where the grid is small."""
     return UNetConfig(
@@ -147,6 +148,7 @@ def small_unet(
         head_channels=32,
         groups=max(1, channels // 16),
         patch=patch,
+        bandwidths=bandwidths,
     )
 
 
