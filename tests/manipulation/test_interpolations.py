@@ -56,3 +56,9 @@ def test_mistakes(model, photo, quick) -> None:
     refuse("four corners", photo("red"), photo("blue"), grid=True)
     refuse("is a prompt and has no x_T", photo("red"), "a ball", noise="slerp")
     refuse("no such file", photo("red"), "nowhere.png", error=ImageError)
+
+
+def test_exact_is_refused_where_nothing_is_inverted():
+    with pytest.raises(OptionError, match="exact does nothing with fixed noise"):
+        Interpolate.parse({"exact": True}, source="test")
+    assert Interpolate.parse({"exact": True, "noise": "slerp"}, source="test").exact

@@ -138,6 +138,8 @@ def test_damaged_recipes(model, quick, files, tmp_path: Path) -> None:
     refuse("is damaged", items=[recipe["items"][0] | {"data": "%"}])
     refuse("made from is missing", items=["red.png"])
     refuse("made from is missing", items=None)
+    refuse("is damaged: vary of 2 items", items=2 * recipe["items"])
+    refuse("is damaged: vary of 0 items", items=[])
     away = {"name": "../../etc/passwd", "sha256": "0"}
     refuse(r"^passwd \(SHA-256 0…\) is needed", items=[away])
 

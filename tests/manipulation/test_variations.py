@@ -96,3 +96,9 @@ PICTURES = {
 def test_pictures_as_users_have_them(name: str, model, quick) -> None:
     (made,) = finish(vary(model, PICTURES[name], options=quick(decoder={"steps": 2})))
     assert made.image.size == (64, 64)
+
+
+def test_exact_is_refused_where_nothing_is_inverted():
+    with pytest.raises(OptionError, match="exact does nothing at strength 1"):
+        Vary.parse({"exact": True}, source="test")
+    assert Vary.parse({"exact": True, "eta": 0.5}, source="test").departure == 0

@@ -46,6 +46,14 @@ class Vary(_Inverting):
         """The strength, set or not."""
         return (0.0 if self.eta > 0 else 1.0) if self.strength is None else self.strength
 
+    @model_validator(mode="after")
+    def _check(self) -> "Vary":
+        if self.exact and self.departure == 1:
+            raise ValueError(
+                "exact does nothing at strength 1, where noise is fresh: set a lower strength"
+            )
+        return self
+
 
 class Interpolate(_Inverting):
     """Options of `interpolate` (Fig. 4)."""
@@ -61,6 +69,12 @@ class Interpolate(_Inverting):
     grid: bool = Field(
         False, description="Between four pictures: `frames` × `frames`, one at each corner."
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> "Interpolate":
+        if self.exact and self.noise == "fixed":
+            raise ValueError("exact does nothing with fixed noise: set noise to slerp")
+        return self
 
 
 class Mix(_Square):

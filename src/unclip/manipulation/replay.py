@@ -1,6 +1,7 @@
 """Pictures made again from their recipe: the same model, the same inputs, the same options."""
 
 from collections.abc import Generator, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,12 @@ def again(
     files = iter(find_inputs([r for r in records if "prompt" not in r], folders, inputs))
     items: list[Item] = [r["prompt"] if "prompt" in r else next(files) for r in records]
     how = _parsed(command.how, recipe.get("how"), name)
+    try:
+        signature(command.make).bind(model, *items, how=how, options=options)
+    except TypeError as error:
+        raise ImageError(
+            f"{name}: its recipe is damaged: {recipe['command']} of {len(items)} items: {error}"
+        ) from None
     made = yield from command.make(model, *items, how=how, options=options)
     if not 0 <= place < len(made):
         raise ImageError(f"{name}: its recipe asks for picture {place} of {len(made)}")
