@@ -8,9 +8,8 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from unclip.cli.output import (
-    Machine,
+    Output,
     check_output,
-    free_name,
     report,
     save_sheet,
     warn_of_other_bits,
@@ -22,7 +21,6 @@ from unclip.options import GenerateOptions
 
 def generate(
     *prompts: str,
-    output: Annotated[Path, Parameter(alias="-o")] = Path("."),
     options: Annotated[
         GenerateOptions,
         Parameter(name="*", show_default=False),
@@ -32,9 +30,7 @@ def generate(
         Parameter(name="--prompts", allow_leading_hyphen=True),  # it may be "-"
     ] = None,
     like: Path | None = None,
-    sheet: Path | None = None,
-    json_lines: Annotated[bool, Parameter(name="--json", show_default=False)] = False,
-    machine: Machine = Machine(),  # noqa: B008
+    output: Output = Output(),  # noqa: B008
 ) -> None:
     """Draw images from prompts and save them as PNG, each with its recipe inside.
 
@@ -49,29 +45,26 @@ def generate(
 
     Args:
         prompts: What to draw.
-        output: A folder, or the PNG to write when there is one image. Nothing is overwritten.
         prompts_from: A file with one prompt a line; `-` reads the standard input.
         like: A PNG made by this program: use its prompt, seed and options, unless given anew.
-        sheet: Also write one PNG with all images and their prompts.
-        json_lines: Print one JSON object per image instead of a line of text.
     """
     from unclip.pipeline import check_prompts
 
-    pipeline = machine.load()
+    pipeline = output.load()
     texts = [*prompts, *(_read_prompts(prompts_from) if prompts_from else [])]
     if like:
-        recipe = _recipe(like, pipeline.fingerprint, machine.model)
+        recipe = _recipe(like, pipeline.fingerprint, output.model)
         texts = texts or [recipe["prompt"]]
         before = GenerateOptions.parse(recipe["options"], source=str(like))
         options = options.over(before.over(pipeline.defaults))
         warn_of_other_bits(like, recipe.get("computed"), pipeline.computed(1))
     check_prompts(texts)
     complete = options.over(pipeline.defaults)
-    single = check_output(output, sheet, len(texts) * complete.images)
+    single = check_output(output.output, output.sheet, len(texts) * complete.images)
     made = []
     for group in _groups(texts, complete):
         for generated in watch(pipeline.stream(group, options)):
-            path = output if single else free_name(output, generated.prompt, generated.seed)
+            path = output.name(single, generated.prompt, generated.seed)
             generated.save(path)
             made.append(generated)
             facts: dict[str, Any] = {"path": str(path), "prompt": generated.prompt}
@@ -79,11 +72,11 @@ def generate(
             score = generated.score
             said = "" if score is None else f"score {score:.3f}  "
             facts["score"] = None if score is None else round(score, 4)
-            report(json_lines, f"{path}  {said}{generated.prompt}", facts)
-    if sheet:
+            report(output.json_lines, f"{path}  {said}{generated.prompt}", facts)
+    if sheet := output.sheet:
         captions = [generated.prompt for generated in made]
         save_sheet(sheet, [generated.image for generated in made], captions, made[0].recipe)
-        report(json_lines, str(sheet), {"sheet": str(sheet)})
+        report(output.json_lines, str(sheet), {"sheet": str(sheet)})
 
 
 def _groups(prompts: Sequence[str], options: GenerateOptions) -> Iterator[list[str]]:

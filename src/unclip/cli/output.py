@@ -55,7 +55,7 @@ class Machine:
 
 @Parameter(name="*", group=_GROUP)
 @dataclass(frozen=True)
-class Studio(Machine):
+class Output(Machine):
     """The machine, and where its pictures go."""
 
     output: Annotated[
@@ -76,6 +76,17 @@ class Studio(Machine):
             help="Print one JSON object per image instead of a line of text.",
         ),
     ] = False
+
+    def name(self, single: bool, words: str, seed: int | None = None) -> Path:
+        """Where the next picture goes, named after ``words`` unless it is the single one."""
+        return self.output if single else free_name(self.output, words, seed)
+
+
+@Parameter(name="*", group=_GROUP)
+@dataclass(frozen=True)
+class Studio(Output):
+    """A machine that makes pictures of pictures."""
+
     embed_inputs: Annotated[
         bool,
         Parameter(
@@ -98,8 +109,7 @@ class Studio(Machine):
         single = check_output(self.output, self.sheet, images)
         made = watch(making)
         for picture in made:
-            words = f"{stem} {_plain(picture.label)}"
-            path = self.output if single else free_name(self.output, words)
+            path = self.name(single, f"{stem} {_plain(picture.label)}")
             picture.save(path, embed_inputs=self.embed_inputs)
             facts = {"path": str(path), "label": picture.label}
             report(self.json_lines, f"{path}  {picture.label}", facts)
