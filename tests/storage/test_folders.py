@@ -2,9 +2,12 @@
 
 import os
 import signal
+import stat
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from unclip.errors import CheckpointError
 from unclip.storage import folders
@@ -117,3 +120,19 @@ def test_a_place_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="cannot be written"):
         write(tmp_path / "file" / "model", "new")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o077])
+def test_files_may_be_read_by_whom_the_user_lets_read(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        with replacing(tmp_path / "model") as beside:
+            (beside / "inner").mkdir()
+            save_file({"x": torch.zeros(1)}, beside / "inner" / "weights.safetensors")
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "model").rglob("*"):
+        wanted = (0o777 if path.is_dir() else 0o666) & ~mask
+        assert stat.S_IMODE(path.stat().st_mode) == wanted, path
+    assert stat.S_IMODE((tmp_path / "model").stat().st_mode) == 0o777 & ~mask

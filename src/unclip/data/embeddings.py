@@ -277,7 +277,10 @@ def _path(folder: Path, number: int) -> Path:
 
 def _rename_into(path: Path, write: Any) -> None:
     beside = path.with_suffix(".part")
+    beside.touch()
+    usual = beside.stat().st_mode
     write(beside)
+    beside.chmod(usual)  # safetensors writes files that nobody else may read
     with beside.open("r+b") as file:  # Windows flushes only what was opened for writing
         os.fsync(file.fileno())
     beside.replace(path)

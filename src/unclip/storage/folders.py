@@ -5,6 +5,7 @@ import glob
 import json
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -38,9 +39,13 @@ def replacing(folder: Path) -> Iterator[Path]:
         recover(folder)
         _remove_unfinished(folder)
         with _beside(folder) as beside:
+            usual = stat.S_IMODE(beside.stat().st_mode)
+            beside.chmod(0o700)
             yield beside
-            beside.chmod(0o755)
+            beside.chmod(usual)
             for path in sorted(beside.rglob("*"), reverse=True):
+                # safetensors writes files that nobody else may read, whatever the user's mask.
+                path.chmod(usual if path.is_dir() else usual & 0o666)
                 flush(path)
             flush(beside)
             old = beside.with_name(beside.name + _OLD)
@@ -60,7 +65,7 @@ def _beside(folder: Path) -> Iterator[Path]:
     try:
         # Waits where another process has just found the lock free: it shall be done looking.
         _locked(descriptor, wait=True)
-        beside.mkdir(0o700)
+        beside.mkdir()
         yield beside
     finally:
         shutil.rmtree(beside, ignore_errors=True)
