@@ -272,7 +272,7 @@ def parser(study: Study) -> argparse.ArgumentParser:
 def add_options(options: argparse.ArgumentParser) -> None:
     """Those that do not differ from study to study."""
     options.add_argument("--model", default="emoji", help="a shipped model's name, or a folder")
-    options.add_argument("--evaluator", type=Path, default=ROOT / "runs/emoji-evaluator")
+    options.add_argument("--evaluator", type=Path, default=ROOT / "recipes/emoji/models/evaluator")
     options.add_argument("--cache", type=Path, default=ROOT / "cache/emoji")
     options.add_argument("--quick", action="store_true", help=f"{QUICK} images a point")
     options.add_argument("--seed", type=int, default=0)

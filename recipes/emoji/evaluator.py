@@ -1,7 +1,8 @@
 """Train the evaluator: a CLIP that judges the default model and has no part in it.
 
-    python recipes/emoji/evaluator.py                   # resumable by the same command
-    python recipes/emoji/evaluator.py --examine         # only examine what is there
+    python recipes/emoji/evaluator.py --examine         # how good the one is that lies here
+    python recipes/emoji/evaluator.py                   # train another; resumable
+    python recipes/emoji/evaluator.py --keep            # then put it in the place of that one
 
 It differs in architecture (a ResNet), vocabulary and seed, and knows the drawings and words
 of all splits, but for a fifth of the cells of B and C, on which it is examined itself. Nothing is
@@ -14,11 +15,13 @@ import os
 from pathlib import Path
 from random import Random
 
+import torch
 from judge import Eyes
 from rich.console import Console
 from scenes import KOREAN, Scene, Scenes
 from scores import examine
 
+from unclip.checkpoint import Card, Index, load_stage, save_stage, write_index
 from unclip.cli.tables import rows_table
 from unclip.clip.clip import Clip, ClipConfig
 from unclip.clip.resnet import ModifiedResNetConfig
@@ -30,7 +33,15 @@ from unclip.randomness import derive_seed
 from unclip.training.config import TrainingConfig
 from unclip.training.session import train_into
 
-FOLDER = Path("runs/emoji-evaluator")
+FOLDER = Path(__file__).parent / "models" / "evaluator"
+"""The judge of the documentation's figures, in bfloat16."""
+TRAINED = Path("runs/emoji-evaluator")
+CARD = Card(
+    name="emoji-evaluator",
+    description="Judges the emoji model; knows the drawings and words of all splits.",
+    licence="Apache-2.0; trained on drawings under MIT, Apache-2.0 and CC BY, see NOTICE",
+    source="trained from scratch by recipes/emoji/evaluator.py",
+)
 TOKENIZER_CAPTIONS = 20_000
 ALONE = 0.5
 """Share of the samples that are one emoji on white: most of what it is asked about is."""
@@ -65,18 +76,22 @@ TRAINING = TrainingConfig(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cache", type=Path, default=Path("cache/emoji"))
-    parser.add_argument("--out", type=Path, default=FOLDER)
+    parser.add_argument("--out", type=Path, default=TRAINED)
     parser.add_argument("--steps", type=int, default=TRAINING.steps)
     parser.add_argument("--minutes", type=float, default=None)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--nice", type=int, default=10)
     parser.add_argument("--examine", action="store_true", help="train nothing")
+    parser.add_argument("--keep", action="store_true", help="what is trained, for evaluate.py")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     os.nice(arguments.nice)
     if not arguments.examine:
         train(arguments)
-    rows = examine(Eyes(load_evaluator(arguments.out)), Scenes(arguments.cache))
+    if arguments.keep:
+        keep(arguments.out)
+    judge = FOLDER if arguments.examine or arguments.keep else arguments.out
+    rows = examine(Eyes(load_evaluator(judge)), Scenes(arguments.cache))
     Console().print(rows_table(rows))
 
 
@@ -94,6 +109,12 @@ def train(arguments: argparse.Namespace) -> None:
     )
     logging.info("evaluator: %s after %d images", report.ending, report.images)
     logging.info("losses: %s", report.losses)
+
+
+def keep(trained: Path, folder: Path = FOLDER) -> None:
+    """Put an evaluator, in half the bytes, where `evaluate.py` and the studies look for it."""
+    save_stage(load_stage(trained / "clip"), folder / "clip", dtype=torch.bfloat16)
+    write_index(folder, Index(clip="clip", card=CARD))
 
 
 class Examples(Scenes):
