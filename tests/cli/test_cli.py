@@ -182,6 +182,29 @@ def test_running_out_of_memory_is_one_line(error, tiny_model, monkeypatch, capsy
         run(["generate", "a cat", "-m", str(tiny_model)])
 
 
+@pytest.mark.parametrize(
+    ("package", "extra"), [("accelerate", "train"), ("matplotlib", "evaluate")]
+)
+def test_a_package_that_is_not_installed_is_one_line_with_the_way_out(
+    package, extra, monkeypatch, capsys
+) -> None:
+    def command() -> None:
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+
+    monkeypatch.setattr("unclip.cli.app.app", lambda *_, **__: command())
+    assert run(["info"]) == 2
+    assert f"this needs {package}: pip install 'unclip[{extra}]'\n" in capsys.readouterr().err
+
+
+def test_a_module_of_our_own_that_is_missing_is_a_fault_of_ours(monkeypatch) -> None:
+    def command() -> None:
+        raise ModuleNotFoundError("No module named 'unclip.gone'", name="unclip.gone")
+
+    monkeypatch.setattr("unclip.cli.app.app", lambda *_, **__: command())
+    with pytest.raises(ModuleNotFoundError):
+        run(["info"])
+
+
 def test_like_makes_the_same_image_again(generate) -> None:
     generate("a cat", "--seed", "5", "--decoder.guidance", "3.5", "--size", "256", "-o", "a.png")
     generate("--like", "a.png", "-n", "1", "-o", "b.png")

@@ -71,7 +71,7 @@ def test_strengths_span_twelve_decades():
 def test_without_scikit_learn_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
     data = three_corners(9, 1.0, 0)
-    with pytest.raises(OptionError, match="pip install scikit-learn"):
+    with pytest.raises(OptionError, match=r"unclip\[evaluate\]"):
         linear_probe(data, data)
 
 

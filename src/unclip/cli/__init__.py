@@ -1,9 +1,11 @@
 """The command line: one command group, one module per noun."""
 
 import os
+import re
 import signal
 import sys
 import warnings
+from collections import defaultdict
 from collections.abc import Sequence
 from types import FrameType
 from typing import Any
@@ -37,6 +39,11 @@ def run(arguments: Sequence[str]) -> int:
             )
         except UnclipError as error:
             return _complain(str(error))
+        except ModuleNotFoundError as error:
+            extra = _extra_with(error.name)
+            if extra is None:
+                raise
+            return _complain(f"this needs {error.name}: pip install 'unclip[{extra}]'")
         except CycloptsError as error:
             return _complain(_in_one_line(error))
         except (MemoryError, RuntimeError) as error:
@@ -52,6 +59,19 @@ def run(arguments: Sequence[str]) -> int:
             # The reader left; what is still buffered must not be tried again at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def _extra_with(module: str | None) -> str | None:
+    """The smallest of our optional parts that brings a package along."""
+    from importlib.metadata import requires
+
+    brings = defaultdict(set)
+    for line in requires("unclip") or ():
+        name, extra = re.match(r"([\w.-]+)", line), re.search(r"extra == .(\w+)", line)
+        if name and extra:
+            brings[extra[1]].add(name[0].replace("-", "_"))
+    found = (extra for extra, names in brings.items() if module in names)
+    return min(found, key=lambda extra: len(brings[extra]), default=None)
 
 
 def _in_one_line(error: Exception) -> str:

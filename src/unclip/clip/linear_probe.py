@@ -103,7 +103,9 @@ def _fit(features: Tensor, labels: Tensor, strength: float, iterations: int) -> 
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
     except ImportError:
-        raise OptionError("the linear probe needs scikit-learn: pip install scikit-learn") from None
+        raise OptionError(
+            "the linear probe needs scikit-learn: pip install 'unclip[evaluate]'"
+        ) from None
     classifier = LogisticRegression(C=1 / strength, max_iter=iterations)
     with warnings.catch_warnings():
         # The protocol stops at so many iterations, converged or not.
