@@ -63,7 +63,7 @@ class Embedding(Batched):
         None,
         ge=1,
         description="Image embeddings drawn from the prior; the nearest to the text wins. "
-        "If unset, as in the paper: 2 of a diffusion prior, else 1.",
+        "If neither given nor the model's own, as in the paper: 2 of a diffusion prior, else 1.",
     )
     prior: Annotated[PriorSampling, BeforeValidator(_plain), Parameter(group=PRIOR)] = Field(
         PriorSampling(steps=64), description="Sampling of the prior (§1.3, §1.4)."

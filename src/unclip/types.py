@@ -9,7 +9,7 @@ Axes in shape annotations, everywhere in the package:
 
 from collections.abc import Generator
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -120,6 +120,10 @@ class Stage(Protocol):
     torch's global generator.
     """
 
+    name: ClassVar[str]
+    """Folder in a model; upsamplers add the size they draw."""
+    needs: ClassVar[frozenset[str]]
+    """Fields of `Batch` that it is trained on."""
     config: Any
     network: torch.nn.Module
 

@@ -34,7 +34,7 @@ def generate(
 ) -> None:
     """Draw images from prompts and save them as PNG, each with its recipe inside.
 
-    Options that are not given take the model's own settings, which `unclip info` shows.
+    Options that are not given take the model's own settings, which `unclip info --json` shows.
 
     For example:
 

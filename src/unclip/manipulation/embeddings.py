@@ -126,7 +126,8 @@ def decode(
     """Draw ``options.images`` pictures for each image embedding of a file, without a caption.
 
     Raises:
-        ImageError: the file cannot be read, or holds embeddings of another size.
+        ImageError: the file cannot be read.
+        CheckpointError: it holds embeddings of another size.
         OptionError: a row that is not there.
     """
     how = how or Decode()

@@ -73,8 +73,10 @@ def inpaint(
     between both. The result has the picture's proportions, its longer side the size asked for.
 
     Raises:
-        OptionError: nothing is masked, or everything; or a sampler that cannot inpaint.
-        ImageError: a file cannot be read, or the mask is of another size.
+        OptionError: nothing is masked, or everything; a mask of another size; or a sampler that
+            cannot inpaint.
+        ImageError: a file cannot be read.
+        CheckpointError: there is a prompt, and the model has no prior.
     """
     how, asked = how or Inpaint(), options or GenerateOptions()
     picture = read_input(image)
@@ -99,8 +101,7 @@ def make_canvas(picture: Input, mask: Input | None, how: Inpaint) -> Canvas:
     """Lay a picture and its mask on a square.
 
     Raises:
-        OptionError: nothing is masked, or everything.
-        ImageError: the mask is of another size.
+        OptionError: nothing is masked, or everything; or the mask is of another size.
     """
     drawn = _masked(picture, mask, how)
     extend = how.extend or (0, 0, 0, 0)

@@ -35,6 +35,7 @@ def interpolate(
     Raises:
         OptionError: too few pictures, or not four for a grid; prompts where x_T is needed.
         ImageError: a picture cannot be read.
+        CheckpointError: there are prompts, and the model has no prior.
     """
     how, asked = how or Interpolate(), options or GenerateOptions()
     found = tuple(read_item(item) for item in items)

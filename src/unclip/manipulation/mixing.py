@@ -29,6 +29,7 @@ def mix(
     Raises:
         OptionError: nothing to mix, or another number of weights.
         ImageError: a picture cannot be read.
+        CheckpointError: there are prompts, and the model has no prior.
     """
     how, asked = how or Mix(), options or GenerateOptions()
     found = tuple(read_item(item) for item in items)

@@ -153,6 +153,8 @@ class Reconstruct(_Inverting):
     def _check(self) -> "Reconstruct":
         if any(keep < 0 for keep in self.dimensions):
             raise ValueError("dimensions must be 0 or more")
+        if self.exact and self.dimensions:
+            raise ValueError("exact does nothing with dimensions, where nothing is inverted")
         return self
 
 

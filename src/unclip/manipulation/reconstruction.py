@@ -43,6 +43,7 @@ def reconstruct(
 
     Raises:
         ImageError: the picture or the embeddings cannot be read.
+        CheckpointError: the embeddings are of another size.
         OptionError: dimensions without embeddings or such a prior, or more than there are; or
             embeddings without dimensions.
     """

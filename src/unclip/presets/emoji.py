@@ -110,4 +110,4 @@ EMOJI_GPU = _emoji(
         "upsampler-1024": _emoji_training(5_000, 64, 6e-4, 300),
     },
 )
-"""For a data-centre GPU: patches of 2 pixels instead of 4, and about twenty times the images."""
+"""For a data-centre GPU: patches of 2 pixels, and 3 (decoder) to 33 (prior) times the images."""

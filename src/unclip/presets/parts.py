@@ -43,7 +43,11 @@ class Preset:
     def with_autoregressive(self) -> "Preset":
         """The same with the autoregressive prior, and its training, in the other's place."""
         training = {**self.training, "prior": self.training["prior-autoregressive"]}
-        return replace(self, prior=self.autoregressive, training=training)
+        # How many to choose from and how far to guide was tried for the other.
+        defaults = self.defaults.model_copy(
+            update={"candidates": None, "prior": GenerateOptions().prior}
+        )
+        return replace(self, prior=self.autoregressive, training=training, defaults=defaults)
 
 
 def prior(
