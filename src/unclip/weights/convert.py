@@ -35,7 +35,7 @@ from unclip.weights.source import Source, open_source
 from unclip.weights.tensors import open_tensors
 from unclip.weights.writer import write_tensors
 
-CONVERSION = 1
+CONVERSION = 2
 """Counts up when importing the same source would give something else."""
 UNREAD = (".md", ".gitattributes", ".gitignore", ".png", ".jpg", ".jpeg", ".gif", ".webp", ".pdf")
 """Endings of files on the Hub that change nothing in a conversion but the licence on its card."""
