@@ -14,6 +14,7 @@ from unclip.cli.progress import found
 if TYPE_CHECKING:
     from unclip.clip.clip import Clip
     from unclip.data.source import Source, StreamSource
+    from unclip.options import GenerateOptions
     from unclip.presets import Preset
     from unclip.training.config import TrainingConfig
 
@@ -95,7 +96,7 @@ def train(
         recipe,
         clip=encoder,
         base=base,
-        defaults=sizes.defaults,
+        defaults=_sampling(sizes, stage, to, start),
         workers=workers,
         tracker=tracker,
         max_minutes=max_minutes,
@@ -152,8 +153,29 @@ def _base(start: str, stage: StageName, to: int) -> Callable[[], Any]:
     """Loads the stage to fine-tune."""
     from unclip.checkpoint import load_stage
 
-    folder = _stage_folder(start, f"upsampler-{to}" if stage == "upsampler" else stage)
+    folder = _stage_folder(start, _folder(stage, to))
     return lambda: load_stage(folder)
+
+
+def _folder(stage: StageName, to: int) -> str:
+    """What a stage is called in a model."""
+    return f"upsampler-{to}" if stage == "upsampler" else stage
+
+
+def _sampling(sizes: "Preset", stage: StageName, to: int, start: str | None) -> "GenerateOptions":
+    """The preset's defaults; of a stage to fine-tune, those of the model it comes from.
+
+    A stage of no model is left at the program's: nothing tells that the preset's suit it.
+    """
+    from unclip.options import GenerateOptions
+    from unclip.weights.joined import resampled
+    from unclip.weights.own import sampling_around
+
+    if start is None:
+        return sizes.defaults
+    name = _folder(stage, to)
+    known = sampling_around(_stage_folder(start, name), name)
+    return resampled(sizes.defaults, known or GenerateOptions(), [name])
 
 
 def _open(data: str, stage: StageName, caption_column: str | None) -> "Source | StreamSource":
@@ -224,7 +246,7 @@ def _training(
     """The training config with its overrides, and the overrides left for the stage."""
     from unclip.errors import OptionError
 
-    name = f"upsampler-{to}" if stage == "upsampler" else stage
+    name = _folder(stage, to)
     if name not in sizes.training:
         known = ", ".join(str(size) for size in sizes.upsamplers)
         raise OptionError(f"--to {to}: this preset has upsamplers to {known}")
