@@ -202,6 +202,14 @@ def test_generated_pictures_are_made_again(unclip, refused) -> None:
     assert "no recipe inside" in refused("again", "red.png", "-o", "x.png")
 
 
+def test_the_model_of_a_recipe_is_asked_for(unclip, capsys: pytest.CaptureFixture[str]) -> None:
+    unclip("vary", "red.png", *QUICK, "-o", "varied.png")
+    assert run(["again", "varied.png", "-o", "x.png"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("unclip: varied.png was drawn by the model 'tiny', which is not found")
+    assert line.endswith("give its folder with --model")
+
+
 def test_a_sheet_is_not_made_again(unclip, capsys: pytest.CaptureFixture[str]) -> None:
     unclip("generate", "a ball", "--size", "64", "-o", "ball.png", "--sheet", "sheet.png")
     assert run(["again", "sheet.png", "-o", "x.png"]) == 2
