@@ -39,6 +39,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in which the pages' commands make sense: it has captioned ``photos``."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("UNCLIP_CACHE", raising=False)
     photos = tmp_path / "photos"
     photos.mkdir()
     for number, colour in enumerate(("red", "green", "blue", "yellow") * 4):

@@ -22,6 +22,7 @@ def _quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("UNCLIP_DTYPE", "fp32")
     monkeypatch.setenv("UNCLIP_DEVICE", "cpu")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("UNCLIP_CACHE", raising=False)
     monkeypatch.chdir(tmp_path)
 
 
