@@ -286,7 +286,10 @@ def _fine_tuned(
     from unclip.training.lora import add_adapter
 
     if changes:
-        raise OptionError(f"--set {next(iter(changes))}: with --from the config is given")
+        raise OptionError(
+            f"--set {next(iter(changes))}: a stage given by --from keeps its config; leave this "
+            "out, only training.… can be set"
+        )
     network = base()
     if network.name != stage:
         raise CheckpointError(f"--from holds a {network.name}, not a {stage}")
