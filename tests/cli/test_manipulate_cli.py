@@ -182,6 +182,8 @@ def test_sweep(unclip, refused) -> None:
     assert np.array_equal(pixels("b.png"), pixels("c.png"))
     assert "OPTION=VALUE" in refused("sweep", "a ball", "--x", "seed")
     assert "no such field" in refused("sweep", "a ball", "--x", "sead=1,2")
+    wrong = refused("sweep", "red.png", "--x", "eta=0,1", "--set", "fit")
+    assert "--set fit: write NAME=VALUE, such as --set fit=pad" in wrong
     assert "images has no effect" in refused("sweep", "a ball", "--x", "images=1,2")
 
 

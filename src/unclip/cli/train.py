@@ -3,12 +3,13 @@
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from unclip.cli.assignments import assignments_of
 from unclip.cli.progress import found
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def train(
     _check(stage, start, lora, {"embeddings": embeddings, "clip": clip}, to, caption_column)
     to, speaks = to or UPSAMPLED, _speaks()
     sizes = _of_kind(named(preset), stage, kind, start)
-    recipe, changes = _training(sizes, stage, to, _assignments(assignments or ()))
+    recipe, changes = _training(sizes, stage, to, assignments_of(assignments, "training.lr=1e-4"))
     encoder = _encoder(stage, clip, output, device)
     source = _embedded(_open(data, stage, caption_column), embeddings, encoder, speaks)
     base = _base(start, stage, to) if start is not None else None
@@ -226,18 +227,6 @@ def _speaks() -> bool:
     if not first:
         warnings.simplefilter("ignore")
     return first
-
-
-def _assignments(texts: Iterable[str]) -> dict[str, str]:
-    from unclip.errors import OptionError
-
-    changes = {}
-    for text in texts:
-        path, equals, value = text.partition("=")
-        if not equals:
-            raise OptionError(f"--set {text}: write NAME=VALUE, such as --set training.lr=1e-4")
-        changes[path] = value
-    return changes
 
 
 def _training(
