@@ -79,6 +79,18 @@ def test_python_of_the_training_page(workplace: Path) -> None:
     assert {path.name for path in (workplace / "runs").iterdir()} == {"prior", "calmer"}
 
 
+def test_sections_that_docstrings_cite_have_a_row() -> None:
+    page = (ROOT / "docs/paper.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d[\d.]*) \|", page, re.MULTILINE)
+    for path in sorted((ROOT / "src/unclip").rglob("*.py")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if "arXiv" in line or "its paper" in line:  # another paper's
+                continue
+            for cited in re.findall(r"§(\d+(?:\.\d+)?)", line):
+                known = any(row == cited or row.startswith(f"{cited}.") for row in rows)
+                assert known, f"{path.name} cites §{cited}, which has no row in docs/paper.md"
+
+
 def test_links_lead_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text(encoding="utf-8")):
