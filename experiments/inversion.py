@@ -1,4 +1,4 @@
-"""The two halves of the code (§2): does x_T bring the picture back, and is it noise?
+"""The two halves of the code (§3): does x_T bring the picture back, and is it noise?
 
 Sixty-four pictures: figures of single pictures, of small spread, not rates; and the steps double.
 """
@@ -143,7 +143,7 @@ def ours(numbers: Numbers) -> dict[str, str]:
     }
 
 
-STUDY = Study("inversion", "§2", "Does DDIM inversion come back?", measure, plot, ours, count=64)
+STUDY = Study("inversion", "§3", "Does DDIM inversion come back?", measure, plot, ours, count=64)
 
 if __name__ == "__main__":
     main(STUDY)

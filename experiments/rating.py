@@ -151,7 +151,10 @@ def _make(arguments: argparse.Namespace) -> None:
     from measures import pictures
     from study import Setting, Study, parser
 
-    study = Study("rating", "Table 1", "Human evaluation", lambda _: {}, lambda *_: None)
+    # A study for its setting alone: people measure.
+    study = Study(
+        "rating", "Table 1", "Human evaluation", lambda _: {}, lambda *_: None, ours=lambda _: {}
+    )
     words = [f"--{n}={getattr(arguments, n)}" for n in ("model", "cache", "count", "seed")]
     setting = Setting(study, parser(study).parse_args(words))
     questions = setting.questions("B")

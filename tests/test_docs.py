@@ -39,6 +39,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in which the pages' commands make sense: it has captioned ``photos``."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("UNCLIP_CACHE", raising=False)
     photos = tmp_path / "photos"
     photos.mkdir()
     for number, colour in enumerate(("red", "green", "blue", "yellow") * 4):
@@ -76,6 +77,18 @@ def test_python_of_the_training_page(workplace: Path) -> None:
     for block in blocks(ROOT / "docs/training.md", "python"):
         exec(compile(block, "training.md", "exec"), names)
     assert {path.name for path in (workplace / "runs").iterdir()} == {"prior", "calmer"}
+
+
+def test_sections_that_docstrings_cite_have_a_row() -> None:
+    page = (ROOT / "docs/paper.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d[\d.]*) \|", page, re.MULTILINE)
+    for path in sorted((ROOT / "src/unclip").rglob("*.py")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if "arXiv" in line or "its paper" in line:  # another paper's
+                continue
+            for cited in re.findall(r"§(\d+(?:\.\d+)?)", line):
+                known = any(row == cited or row.startswith(f"{cited}.") for row in rows)
+                assert known, f"{path.name} cites §{cited}, which has no row in docs/paper.md"
 
 
 def test_links_lead_somewhere() -> None:

@@ -161,9 +161,35 @@ def test_what_the_model_cannot_do_is_said_before_anything_is_drawn(pipeline: UnC
         with pytest.raises(OptionError) as caught:
             next(pipeline.stream("a cat", asked))
         assert message in str(caught.value)
-    bare = UnCLIP(pipeline.clip, pipeline.prior, pipeline.decoder, pipeline.upsamplers, size=64)
-    with pytest.raises(OptionError, match="no sampling defaults for 256 px"):
-        next(bare.stream("a cat", options(size=256)))
+
+
+def test_upsamplers_of_which_a_model_says_nothing_walk_as_the_papers(pipeline: UnCLIP) -> None:
+    said = GenerateOptions.parse({"upsampler": {"1024": {"steps": 3}}}, source="test")
+    model = UnCLIP(
+        pipeline.clip,
+        pipeline.prior,
+        pipeline.decoder,
+        pipeline.upsamplers,
+        size=64,
+        defaults=said,
+    )
+    found = model.complete(GenerateOptions()).upsampler
+    assert (found["256"].sampler, found["256"].steps) == ("ddim", 27)
+    assert found["1024"] == said.upsampler["1024"]
+    asked = options(size=256, upsampler={"256": {"steps": 1, "start": 0.1}})
+    way = model.complete(asked).upsampler["256"]
+    assert (way.sampler, way.steps) == ("ddim", 1), "what is unset is the program's"
+    images = finish(
+        model.upsample(torch.zeros(1, 3, 64, 64), model.complete(asked), Randomness([0]))
+    )
+    assert images.shape == (1, 3, 256, 256)
+
+
+def test_options_that_are_not_complete_are_told_how_to_be(pipeline: UnCLIP) -> None:
+    z_i = torch.nn.functional.normalize(torch.ones(1, 32), dim=-1)
+    few = options(size=256, decoder={"steps": 1})
+    with pytest.raises(OptionError, match=r"lack upsampler\.256: give those that `complete`"):
+        next(pipeline.decode(z_i, None, few, Randomness([0])))
 
 
 def test_small_pictures_need_no_upsampler(tiny_model: Path) -> None:

@@ -88,13 +88,6 @@ def held_out(source: Scenes, split: Split, count: int = 500) -> list[Question]:
     return questions
 
 
-def colour_grid() -> list[str]:
-    """Prompts for what comes in many colours: every colour of a heart, a circle and a square."""
-    return [
-        article(f"{colour} {noun}") for noun in ("heart", "circle", "square") for colour in COLOURS
-    ]
-
-
 _Item = tuple[Scene, Question]
 """A scene, and what is asked of it beside its caption."""
 _NOTHING = np.zeros((1, 1, 3), np.uint8)

@@ -54,7 +54,7 @@ class Config(BaseModel):
                 node = node.setdefault(name, {})
                 if not isinstance(node, dict):
                     raise OptionError(f"--set {path}: {name!r} is set as a whole already")
-            node[leaf] = _read(text)
+            node[leaf] = read_value(text)
         return self.updated(values, source="--set " + ", ".join(assignments))
 
     def _check_path(self, path: str) -> None:
@@ -91,7 +91,8 @@ def describe(error: ValidationError) -> str:
     return "; ".join(parts)
 
 
-def _read(text: str) -> Any:
+def read_value(text: str) -> Any:
+    """What a text given for a field says: JSON where it parses as JSON, else the text."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:

@@ -3,6 +3,7 @@
 Fields left unset take the model's own defaults, so options say only what differs.
 """
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
@@ -29,6 +30,11 @@ PRIOR, DECODER, UPSAMPLER = (
 
 def _plain(options: Any) -> Any:
     return for_prior(options) if isinstance(options, SamplingOptions) else options
+
+
+def upsampling(size: int) -> SamplingOptions:
+    """How an upsampler to ``size`` is sampled whose model does not say: as in the paper (§1.6)."""
+    return SamplingOptions(sampler="ddim", steps=27 if size <= 256 else 15)
 
 
 class Seeded(Config):
@@ -128,3 +134,11 @@ class Repainting(DrawingSquares, Several, Embedding):
 
 class GenerateOptions(DrawingSeveral, Embedding):
     """Options of `UnCLIP.generate`: of all stages."""
+
+
+def with_upsampling(defaults: GenerateOptions, sizes: Iterable[int]) -> GenerateOptions:
+    """The defaults, with the program's for upsamplers to sizes of which they do not speak."""
+    missing = {str(size): upsampling(size) for size in sizes if str(size) not in defaults.upsampler}
+    if not missing:
+        return defaults
+    return defaults.model_copy(update={"upsampler": defaults.upsampler | missing})

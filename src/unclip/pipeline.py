@@ -21,7 +21,7 @@ from unclip.decoder.decoder import Decoder
 from unclip.diffusion.samplers.repaint import Known
 from unclip.errors import CheckpointError, OptionError, PromptError
 from unclip.images import save_png, to_pil
-from unclip.options import GenerateOptions
+from unclip.options import GenerateOptions, with_upsampling
 from unclip.prior.kinds import Prior
 from unclip.randomness import Randomness
 from unclip.runtime import Runtime, choose_runtime
@@ -109,7 +109,7 @@ class UnCLIP:
         self.clip, self.prior, self.decoder = clip, prior, decoder
         self.upsamplers = dict(sorted(upsamplers.items()))
         self.sizes = (size, *self.upsamplers)
-        self.defaults = defaults or GenerateOptions()
+        self.defaults = with_upsampling(defaults or GenerateOptions(), self.upsamplers)
         self.name, self._fingerprint = name, fingerprint
         self.runtime = runtime or choose_runtime()
         self.latents = latents
@@ -167,7 +167,7 @@ class UnCLIP:
     def embed(
         self, text: TextFeatures, options: GenerateOptions, randomness: Randomness
     ) -> Sampling:
-        """Draw an image embedding z_i [b d] for each text (P(z_i|y)).
+        """Draw z_i [b d] for each text (P(z_i|y)). Options must be complete, see `complete`.
 
         Raises:
             CheckpointError: the model has no prior.
@@ -192,13 +192,14 @@ class UnCLIP:
         """Draw images [b 3 h w] in [-1, 1] for image embeddings (P(x|z_i, y)).
 
         The decoder starts from ``x_T``, or from noise of its own. ``known`` parts of the
-        pictures, by their size, are kept.
+        pictures, by their size, are kept. Options must be complete, see `complete`.
 
         Raises:
-            OptionError: ``known`` for a model that draws latents.
+            OptionError: ``known`` for a model that draws latents, or options that are not complete.
         """
         if known and self.latents is not None:
             raise OptionError(f"{self.name} draws latents, and cannot keep parts of a picture")
+        self.refiners(options)  # finds what cannot be done before anything is drawn
         images = yield from self._paint(
             image_embedding, text, options, randomness, x_T, (known or {}).get(self.sizes[0])
         )
@@ -218,7 +219,7 @@ class UnCLIP:
         """Enlarge the decoder's images to the size asked for; ``known`` parts are kept.
 
         Images of other sizes than the decoder's need not pass through the upsamplers that draw
-        ``start`` pixels or less.
+        ``start`` pixels or less. Options must be complete, see `complete`.
         """
         for size, slot in self.refiners(options):
             if size <= start:
@@ -326,7 +327,9 @@ class UnCLIP:
         refiners = [(step, slot) for step, slot in self.upsamplers.items() if step <= size]
         for step, _ in refiners:
             if str(step) not in options.upsampler:
-                raise OptionError(f"the model has no sampling defaults for {step} px")
+                raise OptionError(
+                    f"these options lack upsampler.{step}: give those that `complete` returns"
+                )
         return refiners
 
     def _check_size(self, height: int, width: int) -> None:

@@ -369,7 +369,7 @@ MISTAKES = [
     ("train prior PHOTOS --preset tiny", "model has no CLIP for a prior"),
     ("train prior PHOTOS --preset tiny --clip TINY/decoder", "holds a decoder, not a clip"),
     ("train decoder PHOTOS --clip TINY/clip --from TINY/prior", "holds a prior, not a decoder"),
-    ("train upsampler PHOTOS --from TINY/upsampler-256 --set low=3", "with --from the config is"),
+    ("train upsampler PHOTOS --from TINY/upsampler-256 --set low=3", "only training.… can be"),
     (
         "train upsampler PHOTOS --preset tiny --to 512",
         "--to 512: this preset has upsamplers to 256",

@@ -22,6 +22,7 @@ def _quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("UNCLIP_DTYPE", "fp32")
     monkeypatch.setenv("UNCLIP_DEVICE", "cpu")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("UNCLIP_CACHE", raising=False)
     monkeypatch.chdir(tmp_path)
 
 
@@ -112,6 +113,8 @@ def test_evaluate_refuses_what_cannot_be_judged(
     other = ("--evaluator", judge)
     assert "two images" in command("evaluate", tiny_model, photos, *other, "-n", 1, code=2)
     assert "NAME=VALUE" in command("evaluate", tiny_model, photos, *other, "--set", "x", code=2)
+    for_itself = command("evaluate", tiny_model, photos, *other, "--set", "seed=1", code=2)
+    assert "--set seed: seed is an option of its own here" in for_itself
     assert "prior" in command(
         "evaluate", tiny_model, photos, "--evaluator", tiny_model / "prior", code=2
     )

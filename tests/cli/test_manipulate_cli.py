@@ -182,6 +182,8 @@ def test_sweep(unclip, refused) -> None:
     assert np.array_equal(pixels("b.png"), pixels("c.png"))
     assert "OPTION=VALUE" in refused("sweep", "a ball", "--x", "seed")
     assert "no such field" in refused("sweep", "a ball", "--x", "sead=1,2")
+    wrong = refused("sweep", "red.png", "--x", "eta=0,1", "--set", "fit")
+    assert "--set fit: write NAME=VALUE, such as --set fit=pad" in wrong
     assert "images has no effect" in refused("sweep", "a ball", "--x", "images=1,2")
 
 
@@ -200,6 +202,14 @@ def test_generated_pictures_are_made_again(unclip, refused) -> None:
     unclip("again", "ball.png", "-o", "same.png")
     assert np.array_equal(pixels("ball.png"), pixels("same.png"))
     assert "no recipe inside" in refused("again", "red.png", "-o", "x.png")
+
+
+def test_the_model_of_a_recipe_is_asked_for(unclip, capsys: pytest.CaptureFixture[str]) -> None:
+    unclip("vary", "red.png", *QUICK, "-o", "varied.png")
+    assert run(["again", "varied.png", "-o", "x.png"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("unclip: varied.png was drawn by the model 'tiny', which is not found")
+    assert line.endswith("give its folder with --model")
 
 
 def test_a_sheet_is_not_made_again(unclip, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from unclip.checkpoint import load_stage, read_config, read_index
+from unclip.checkpoint import load_stage, read_config, read_index, write_index
 from unclip.cli import run
 from unclip.data.embeddings import EmbeddedSource
 from unclip.images import decode
@@ -95,6 +95,25 @@ def test_a_low_rank_fine_tuning_is_merged_and_can_be_merged_again(
         assert torch.equal(mine, theirs)
     assert run(["merge", str(tiny_model / "prior"), str(adapter), str(again)]) == 2
     assert "exists already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_fine_tuned_stage_keeps_the_sampling_of_its_model(
+    photos: Path, tiny_model: Path, tmp_path: Path, alone: bool
+) -> None:
+    theirs = shutil.copytree(tiny_model, tmp_path / "theirs")
+    index = read_index(theirs)
+    defaults = index.defaults.updated({"prior": {"guidance": 5.0}, "decoder": {"steps": 7}})
+    write_index(theirs, index.model_copy(update={"defaults": defaults}))
+    start = shutil.copytree(theirs / "prior", tmp_path / "alone") if alone else theirs
+    command = ["train", "prior", str(photos), "-o", str(tmp_path / "tuned"), *TINY]
+    assert run([*command, "--clip", str(tiny_model), "--from", str(start)]) == 0
+    said = read_index(tmp_path / "tuned").defaults.model_dump(exclude_unset=True)
+    assert said["decoder"]["steps"] == index.defaults.decoder.steps, "the preset's"
+    if alone:
+        assert "prior" not in said, "the preset's may not suit it"
+    else:
+        assert said["prior"]["guidance"] == 5.0
 
 
 def test_a_retrained_clip_voids_what_was_trained_on_it(

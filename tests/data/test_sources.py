@@ -260,6 +260,15 @@ def test_a_shard_that_is_none(tmp_path: Path, shards: Callable) -> None:
     }
 
 
+def test_a_column_is_refused_where_captions_have_none(folder: Callable, shards: Callable) -> None:
+    with pytest.raises(DataError, match=r"'story' would name a column .* in \.txt files: leave"):
+        open_data(folder(1), caption_column="story")
+    (shard,) = shards([1])
+    for place in (shard, shard.parent, f"{shard.parent}/*.tar", "https://example.org/0.tar"):
+        with pytest.raises(DataError, match=r"here are in \.txt or \.json files of the shards"):
+            open_data(place, caption_column="story")
+
+
 def test_what_is_not_understood(tmp_path: Path, folder: Callable, shards: Callable) -> None:
     with pytest.raises(DataError, match=r"no dataset; looked for metadata\.jsonl .* found nothing"):
         open_data(tmp_path)
@@ -280,8 +289,9 @@ def test_what_is_not_understood(tmp_path: Path, folder: Callable, shards: Callab
         open_data("s3://bucket/{0..3}.tar")
     root = folder(1)
     (root / "even" / "metadata.csv").write_text("file_name,text\n000.png,x\n")
-    with pytest.raises(DataError, match="its metadata lies in even; name one"):
+    with pytest.raises(DataError, match="its metadata lies in even; give one of these folders"):
         open_data(root)
+    assert captions(open_data(root / "even")) == {"000.png": ("x",)}
     paths = shards([1])
     (paths[0].parent / "metadata.csv").write_text("file_name,text\n000.png,x\n")
     with pytest.raises(DataError, match=r"holds metadata\.csv, 00000\.tar; name the one"):

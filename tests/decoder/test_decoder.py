@@ -433,7 +433,7 @@ def test_two_colours_are_reproduced():
     ("change", "culprit"),
     [
         (lambda c: {"size": 9}, "multiple"),
-        (lambda c: {"diffusion": {"variance": "fixed_small"}}, "out_channels=3"),
+        (lambda c: {"diffusion": {"variance": "fixed_small"}}, "set network.unet.out_channels=3"),
         (lambda c: {"network": {**c["network"], "text": {"kind": "caption_encoder"}}}, "width"),
         (lambda c: {"network": {**c["network"], "text": {"kind": "other"}}}, "kind"),
     ],

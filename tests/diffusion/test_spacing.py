@@ -52,15 +52,6 @@ def test_published_integer_strides() -> None:
         spacing.require(None, 1000, 64)
 
 
-def test_glide_set() -> None:
-    # §1.8: sections 10, 10, 3, 2, 2 with 999 replaced by 997.
-    steps = spacing.sectioned(1000, (10, 10, 3, 2, 2))
-    assert len(steps) == 27
-    assert steps[:4] == (0, 22, 44, 66)
-    assert steps[20:] == (400, 500, 599, 600, 799, 800, 999)
-    assert len({*steps[:-1], 997}) == 27
-
-
 @pytest.mark.parametrize("steps", [4, 10, 25, 50])
 def test_trailing_is_the_published_one(steps: int) -> None:
     theirs = DDPMScheduler(timestep_spacing="trailing")

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import rating
+import study
 from rating import arrange, main, tally, write_page
 from unclip.errors import DataError
 
@@ -101,6 +102,17 @@ def test_the_page_is_blind_and_whole(tmp_path: Path) -> None:
                 assert picture.width == (16 if item["question"] == "diversity" else 8)
     with pytest.raises(DataError, match="another --output"):
         write_page(folder, comparisons, pictures)
+
+
+@pytest.mark.filterwarnings("ignore::unclip.clip.tokenizer.CaptionCut")
+def test_make_draws_both_sides_and_writes_the_page(
+    tmp_path: Path, tiny_model: Path, packed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study, "ROOT", tmp_path)
+    words = [f"--model={tiny_model}", f"--cache={packed}", f"--output={tmp_path / 'rating'}"]
+    main(["make", *words, "--count=1"])
+    assert (tmp_path / "rating" / "index.html").is_file()
+    assert len(list((tmp_path / "rating" / "pictures").iterdir())) == 2 * len(rating.QUESTIONS)
 
 
 def test_downloads_of_several_people_are_counted_together(

@@ -1,6 +1,7 @@
 """Every study runs from end to end on a model of random weights and plain squares as drawings."""
 
 import json
+import re
 import shutil
 from importlib import import_module
 from pathlib import Path
@@ -58,6 +59,14 @@ def writing_model(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) ->
     prior.codec.fit([Batch(keys=captions, text=text, image_embedding=images)])
     save_stage(prior, folder / "prior")
     return folder
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_shows_what_the_page_says(name: str) -> None:
+    page = (Path(__file__).parents[2] / "experiments" / "README.md").read_text(encoding="utf-8")
+    (row,) = re.findall(rf"^\| `{name}` \| (.*?) \|", page, re.MULTILINE)
+    study: Study = import_module(name).STUDY
+    assert study.shows.split(",")[0] in row
 
 
 @pytest.mark.slow

@@ -15,15 +15,24 @@ import numpy as np
 import pytest
 import torch
 from karlo_ours import apart, text_features
+from PIL import Image
 from torch import Tensor
 
+from unclip.checkpoint import Card, Index, read_config, read_index, save_stage, write_index
+from unclip.cli import run
 from unclip.diffusion.sampling import SamplingOptions
 from unclip.diffusion.spacing import strided
 from unclip.errors import CheckpointError
-from unclip.randomness import InjectedNoise
-from unclip.types import TextFeatures
+from unclip.loading import load
+from unclip.options import GenerateOptions
+from unclip.prior.one_pass import OnePassPrior, OnePassPriorConfig
+from unclip.prior.options import PriorSampling
+from unclip.randomness import InjectedNoise, Randomness
+from unclip.runtime import choose_runtime
+from unclip.types import TextFeatures, finish
 from unclip.weights import karlo_authors
 from unclip.weights.clip import transformers_part
+from unclip.weights.convert import import_source
 from unclip.weights.family import Part
 from unclip.weights.source import Source, open_source
 
@@ -56,6 +65,14 @@ def imported(folder: Path) -> dict[str, Any]:
     return karlo_ours.stages(plan)
 
 
+def captioned(folder: Path) -> Path:
+    folder.mkdir()
+    for number, colour in enumerate(("red", "green")):
+        Image.new("RGB", (40, 40), colour).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(f"a {colour} square\n")
+    return folder
+
+
 # --- diffusers' modules, written in the authors' layout ---------------------------------------
 
 
@@ -67,6 +84,46 @@ def parts() -> dict[str, Any]:
 @pytest.fixture
 def written(parts: dict[str, Any], tmp_path: Path) -> Path:
     return layout.write(parts, tmp_path / "karlo")
+
+
+@pytest.mark.parametrize("prior", ["diffusion", "one_pass"])
+def test_the_prior_is_fine_tuned_as_the_docs_say(
+    prior: str, written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docs/training.md for Karlo's own prior, docs/weights.md for ECLIPSE's on Karlo's CLIP."""
+    monkeypatch.setenv("UNCLIP_DTYPE", "fp32")
+    monkeypatch.setenv("UNCLIP_DEVICE", "cpu")
+    photos, karlo = captioned(tmp_path / "photos"), tmp_path / "imported"
+    assert run(["import", str(written), str(karlo)]) == 0
+    start, guidance = karlo, 4.0
+    if prior == "one_pass":
+        start, guidance = eclipse(karlo, tmp_path), 1.0
+    command = ["train", "prior", str(photos), "-o", str(tmp_path / "tuned"), "--clip", str(karlo)]
+    command += ["--from", str(start), "--embeddings", str(tmp_path / "embedded")]
+    command += ["--set", "training.batch=2", "--set", "training.steps=2"]
+    command += ["--set", "training.optimizer=adafactor", "--set", "training.ema_half_life=0"]
+    command += ["--set", "training.gradient_checkpointing=true"]
+    assert run(command) == 0
+    both = import_source(f"{karlo}+{tmp_path / 'tuned'}", tmp_path / "both")
+    said = read_index(both).defaults
+    assert (said.prior.guidance, said.candidates, said.decoder.steps) == (guidance, 1, 50)
+    model = load(both, choose_runtime("cpu", "fp32"))
+    text = model.encode_text(["a red square"])
+    options = said.updated({"prior": {"steps": 1}})
+    assert finish(model.embed(text, options, Randomness([0]))).isfinite().all()
+
+
+def eclipse(karlo: Path, folder: Path) -> Path:
+    """Karlo with a prior of one pass, as ``karlo+eclipse`` is imported."""
+    theirs = read_config(karlo / "prior")[1]
+    network = theirs.network.updated({"timestep": False, "unconditional": "none"})
+    config = OnePassPriorConfig(
+        network=network, scaling="none", renormalise=False, clip=theirs.clip
+    )
+    save_stage(OnePassPrior(config), folder / "eclipse" / "prior")
+    defaults = GenerateOptions(candidates=1, prior=PriorSampling(steps=1, guidance=1))
+    write_index(folder / "eclipse", Index(defaults=defaults, card=Card()).naming("prior"))
+    return import_source(f"{karlo}+{folder / 'eclipse'}", folder / "karlo-eclipse")
 
 
 def test_the_layout_is_read_back_as_diffusers_modules_compute(parts, written) -> None:

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from held_out import colour_grid, held_out
+from held_out import held_out
 from scenes import Scenes
 from splits import COLOURS, held_colour_pairs
 
@@ -42,9 +42,3 @@ def test_held_words_are_asked_for(source):
 def test_an_unknown_split_is_named(source):
     with pytest.raises(ValueError, match="no split 'Z'"):
         held_out(source, "Z")
-
-
-def test_colour_grid():
-    grid = colour_grid()
-    assert len(grid) == 36
-    assert "an orange heart" in grid

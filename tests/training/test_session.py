@@ -12,13 +12,14 @@ from unclip.data.embeddings import EmbeddedSource
 from unclip.data.folder import FolderSource
 from unclip.data.shards import StreamedShards
 from unclip.data.transforms import RandomCropMultiple, SquareResize
-from unclip.errors import CheckpointError, DataError
+from unclip.errors import CheckpointError, DataError, TrainingError
 from unclip.options import GenerateOptions
 from unclip.presets import preset
 from unclip.randomness import Randomness
 from unclip.runtime import Runtime
 from unclip.training import preview, session
 from unclip.training.conditioner import FrozenClip
+from unclip.training.config import TrainingConfig
 from unclip.types import Batch
 from unclip.upsampler.upsampler import Upsampler
 
@@ -111,6 +112,15 @@ def test_several_processes_do_not_compute_embeddings(
         session.embedded(FolderSource(tmp_path / "data"), tmp_path / "z", tiny_stages["clip"])
     with pytest.raises(DataError, match="not a stream"):
         session.embedded(StreamedShards(["http://x/0.tar"]), tmp_path, tiny_stages["clip"])
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(
+    tiny_stages: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    config = TrainingConfig(steps=1, batch=33, lr=1e-3)
+    with pytest.raises(TrainingError, match=r"batch of 33 .* by 2 .* to a multiple of 2"):
+        session.train_into(tmp_path, tiny_stages["clip"], FolderSource(tmp_path), config)
 
 
 def test_previews_take_few_steps(tiny_stages: dict) -> None:

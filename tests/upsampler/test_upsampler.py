@@ -80,7 +80,7 @@ def test_it_is_a_stage_without_attention():
         ({"training_crop": 66}, "multiple of the factor"),
         ({"training_crop": 512}, "no larger than"),
         ({"network": network_config(in_channels=3)}, "in_channels 6"),
-        ({"diffusion": DiffusionConfig(variance="learned_range")}, "out_channels 6"),
+        ({"diffusion": DiffusionConfig(variance="learned_range")}, "set network.out_channels=6"),
     ],
 )
 def test_impossible_configs_are_named(values, match):

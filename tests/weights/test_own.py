@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 import unclip
 from unclip.checkpoint import (
     Card,
+    Index,
     load_stage,
     read_card,
     read_config,
@@ -125,6 +126,23 @@ def test_a_replaced_stage_takes_its_sampling_with_it(models: Path, tmp_path: Pat
     assert "candidates" not in said
     assert read_card(lone) == Card()
     assert read_index(dest).card.name == "first+lone"
+
+
+def test_a_model_of_one_stage_says_nothing_of_others(models: Path, tmp_path: Path) -> None:
+    """As `unclip train prior -o tuned` writes it: the whole preset's sampling beside one stage."""
+    tuned = tmp_path / "tuned"
+    shutil.copytree(models / "second" / "prior", tuned / "prior")
+    said = {"tile": 64, "prior": {"guidance": 6.0}, "decoder": {"steps": 14, "end": 0.12}}
+    said["upsampler"] = {"256": {"steps": 9}, "1024": {"steps": 9}}
+    index = Index(defaults=GenerateOptions.parse(said, source="test"), card=Card(name="tuned"))
+    write_index(tuned, index.naming("prior"))
+    dest = import_source(f"{models / 'first'}+{tuned}", tmp_path / "both")
+    found = read_index(dest).defaults.model_dump(exclude_unset=True)
+    assert found["prior"]["guidance"] == 6.0
+    assert found["tile"] == 64, "an option of no stage"
+    assert "candidates" not in found, "the first model's prior had them"
+    assert "decoder" not in found
+    assert {size: how["steps"] for size, how in found["upsampler"].items()} == {"256": 2}
 
 
 @pytest.mark.parametrize("order", ["first+other/clip", "other/clip+first/prior"])

@@ -50,7 +50,8 @@ def again(
         )
     single = check_output(output, None, 1)
     runtime = choose_runtime(device, precision)
-    pipeline = load(found(model or str(recipe["model"])), runtime, RESIDENCY[low_memory])
+    folder = found(model) if model else _maker(image, str(recipe["model"]))
+    pipeline = load(folder, runtime, RESIDENCY[low_memory])
     check_model(pipeline, recipe, str(image))
     then = recipe.get("computed")
     then = then if isinstance(then, dict) else {}
@@ -63,3 +64,17 @@ def again(
     path = output if single else free_name(output, f"{image.stem} again")
     made.save(path)
     print(path)
+
+
+def _maker(image: Path, name: str) -> Path:
+    """The folder of the model that a recipe names; one's own are known by their folders alone."""
+    from unclip.errors import CheckpointError
+
+    try:
+        return found(name)
+    except CheckpointError as error:
+        why = f" ({error})" if "/" in name else ""  # what the Hub says
+        raise CheckpointError(
+            f"{image} was drawn by the model {name!r}, which is not found by its name: give its "
+            f"folder with --model{why}"
+        ) from None

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from unclip.cli.assignments import assignments_of
 from unclip.cli.progress import found, watch
 from unclip.errors import OptionError
 
@@ -72,7 +73,7 @@ def evaluate(
     require_matplotlib()
     pipeline = load(found(model), choose_runtime(device, precision))
     asked = {"batch": str(batch), "seed": str(seed)} | ({"size": str(size)} if size else {})
-    asked |= _assignments(assignments or [])
+    asked |= _changes(assignments)
     options = pipeline.complete(GenerateOptions.parse(assigned({}, asked), source="--set"))
     source = open_data(data, caption_column=caption_column)
     spaces: list[Features] = [] if inception is None else [InceptionFeatures(inception)]
@@ -95,15 +96,11 @@ def evaluate(
     print(output / "report.html")
 
 
-def _assignments(texts: list[str]) -> dict[str, str]:
-    changes = {}
-    for text in texts:
-        path, equals, value = text.partition("=")
-        if not equals:
-            raise OptionError(f"--set {text}: write NAME=VALUE, such as --set decoder.guidance=3")
-        if path in ("images", "batch", "seed", "size"):
-            raise OptionError(f"--set {text}: {path} is an option of its own here")
-        changes[path] = value
+def _changes(assignments: list[str] | None) -> dict[str, str]:
+    changes = assignments_of(assignments, "decoder.guidance=3")
+    for name in ("images", "batch", "seed", "size"):
+        if name in changes:
+            raise OptionError(f"--set {name}: {name} is an option of its own here")
     return changes
 
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from unclip.cli.assignments import assignments_of
 from unclip.cli.manipulate import Flat
 from unclip.cli.output import Studio
 from unclip.errors import OptionError
@@ -44,7 +45,7 @@ def sweep(
     how = Sweep.parse(
         {
             "command": command,
-            "how": assigned({}, dict(_pair(words) for words in assignments or ())),
+            "how": assigned({}, assignments_of(assignments, "fit=pad")),
             "x": x_name,
             "x_values": x_values,
             "y": y_name,
@@ -62,10 +63,3 @@ def _axis(words: str, name: str) -> tuple[str, tuple[str, ...]]:
     if not (option and equals and found):
         raise OptionError(f"{name} {words}: write OPTION=VALUE,VALUE,…")
     return option.strip(), found
-
-
-def _pair(words: str) -> tuple[str, str]:
-    option, equals, value = words.partition("=")
-    if not (option and equals):
-        raise OptionError(f"--set {words}: write OPTION=VALUE")
-    return option.strip(), value.strip()

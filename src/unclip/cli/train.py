@@ -3,17 +3,19 @@
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from unclip.cli.assignments import assignments_of
 from unclip.cli.progress import found
 
 if TYPE_CHECKING:
     from unclip.clip.clip import Clip
     from unclip.data.source import Source, StreamSource
+    from unclip.options import GenerateOptions
     from unclip.presets import Preset
     from unclip.training.config import TrainingConfig
 
@@ -80,7 +82,7 @@ def train(
     _check(stage, start, lora, {"embeddings": embeddings, "clip": clip}, to, caption_column)
     to, speaks = to or UPSAMPLED, _speaks()
     sizes = _of_kind(named(preset), stage, kind, start)
-    recipe, changes = _training(sizes, stage, to, _assignments(assignments or ()))
+    recipe, changes = _training(sizes, stage, to, assignments_of(assignments, "training.lr=1e-4"))
     encoder = _encoder(stage, clip, output, device)
     source = _embedded(_open(data, stage, caption_column), embeddings, encoder, speaks)
     base = _base(start, stage, to) if start is not None else None
@@ -95,7 +97,7 @@ def train(
         recipe,
         clip=encoder,
         base=base,
-        defaults=sizes.defaults,
+        defaults=_sampling(sizes, stage, to, start),
         workers=workers,
         tracker=tracker,
         max_minutes=max_minutes,
@@ -152,8 +154,29 @@ def _base(start: str, stage: StageName, to: int) -> Callable[[], Any]:
     """Loads the stage to fine-tune."""
     from unclip.checkpoint import load_stage
 
-    folder = _stage_folder(start, f"upsampler-{to}" if stage == "upsampler" else stage)
+    folder = _stage_folder(start, _folder(stage, to))
     return lambda: load_stage(folder)
+
+
+def _folder(stage: StageName, to: int) -> str:
+    """What a stage is called in a model."""
+    return f"upsampler-{to}" if stage == "upsampler" else stage
+
+
+def _sampling(sizes: "Preset", stage: StageName, to: int, start: str | None) -> "GenerateOptions":
+    """The preset's defaults; of a stage to fine-tune, those of the model it comes from.
+
+    A stage of no model is left at the program's: nothing tells that the preset's suit it.
+    """
+    from unclip.options import GenerateOptions
+    from unclip.weights.joined import resampled
+    from unclip.weights.own import sampling_around
+
+    if start is None:
+        return sizes.defaults
+    name = _folder(stage, to)
+    known = sampling_around(_stage_folder(start, name), name)
+    return resampled(sizes.defaults, known or GenerateOptions(), [name])
 
 
 def _open(data: str, stage: StageName, caption_column: str | None) -> "Source | StreamSource":
@@ -206,25 +229,13 @@ def _speaks() -> bool:
     return first
 
 
-def _assignments(texts: Iterable[str]) -> dict[str, str]:
-    from unclip.errors import OptionError
-
-    changes = {}
-    for text in texts:
-        path, equals, value = text.partition("=")
-        if not equals:
-            raise OptionError(f"--set {text}: write NAME=VALUE, such as --set training.lr=1e-4")
-        changes[path] = value
-    return changes
-
-
 def _training(
     sizes: "Preset", stage: StageName, to: int, changes: dict[str, str]
 ) -> tuple[Any, dict[str, str]]:
     """The training config with its overrides, and the overrides left for the stage."""
     from unclip.errors import OptionError
 
-    name = f"upsampler-{to}" if stage == "upsampler" else stage
+    name = _folder(stage, to)
     if name not in sizes.training:
         known = ", ".join(str(size) for size in sizes.upsamplers)
         raise OptionError(f"--to {to}: this preset has upsamplers to {known}")
@@ -264,7 +275,10 @@ def _fine_tuned(
     from unclip.training.lora import add_adapter
 
     if changes:
-        raise OptionError(f"--set {next(iter(changes))}: with --from the config is given")
+        raise OptionError(
+            f"--set {next(iter(changes))}: a stage given by --from keeps its config; leave this "
+            "out, only training.… can be set"
+        )
     network = base()
     if network.name != stage:
         raise CheckpointError(f"--from holds a {network.name}, not a {stage}")

@@ -12,7 +12,11 @@ from unclip.errors import CheckpointError
 
 def lacking(tower: str) -> CheckpointError:
     """The error of a CLIP that does not have what is asked for."""
-    return CheckpointError(f"this CLIP has no {tower} tower; choose one that has both")
+    embedded = {"image": "images", "text": "captions"}[tower]
+    return CheckpointError(
+        f"this CLIP has no {tower} tower and embeds no {embedded}: choose a model, or to train "
+        "name a CLIP by --clip, that has both towers"
+    )
 
 
 class ClipNetwork(nn.Module):

@@ -17,6 +17,9 @@ _LOOKED_FOR = "metadata.jsonl or metadata.csv, *.tar shards, or images (" + (
     ", ".join(sorted(images.SUFFIXES)) + ")"
 )
 
+SHARDED = ".txt or .json files of the shards"
+"""Where their captions are."""
+
 
 def open_data(
     location: str | Path, with_captions: bool = True, caption_column: str | None = None
@@ -32,12 +35,14 @@ def open_data(
         caption_column: the captions' column in metadata files.
 
     Raises:
-        DataError: nothing is there, or nothing of a known layout, or more than one thing.
+        DataError: nothing is there, or nothing of a known layout, or more than one thing; or a
+            column is named where captions have none.
     """
     text = str(location)
     if (scheme := re.match(r"([a-z][a-z0-9+.-]*)://|pipe:", text)) is not None:
         if scheme.group(1) not in ("http", "https"):
             raise DataError(f"{text}: only http:// and https:// can be streamed")
+        _check_column(text, caption_column, SHARDED)
         return StreamedShards(_expand(text), with_captions)
     path = Path(location)
     if path.is_dir():
@@ -46,6 +51,7 @@ def open_data(
         if path.suffix in (".jsonl", ".csv"):
             return MetadataSource(path, with_captions, caption_column)
         if path.suffix == ".tar":
+            _check_column(text, caption_column, SHARDED)
             return ShardSource([path], with_captions)
         raise DataError(f"{path}: neither a folder nor a .tar, .jsonl or .csv file")
     if not any(sign in text for sign in "*?[{"):
@@ -53,7 +59,17 @@ def open_data(
     shards = [shard for pattern in _expand(text) for shard in _matching(pattern)]
     if not shards:
         raise DataError(f"{text}: nothing is there")
+    _check_column(text, caption_column, SHARDED)
     return ShardSource(shards, with_captions)
+
+
+def _check_column(location: str, column: str | None, where: str) -> None:
+    """Refuse a column of captions where they lie in no column."""
+    if column is not None:
+        raise DataError(
+            f"{location}: {column!r} would name a column of metadata files; captions here are in "
+            f"{where}: leave the column out"
+        )
 
 
 def _expand(pattern: str) -> list[str]:
@@ -87,11 +103,14 @@ def _open_folder(path: Path, with_captions: bool, caption_column: str | None) ->
     if metadata:
         return MetadataSource(metadata[0], with_captions, caption_column)
     if shards:
+        _check_column(str(path), caption_column, SHARDED)
         return ShardSource(shards, with_captions)
     if splits := sorted({file.parent.name for file in path.glob("*/metadata.*")}):
-        raise DataError(f"{path}: its metadata lies in {', '.join(splits)}; name one of these")
+        where = ", ".join(splits)
+        raise DataError(f"{path}: its metadata lies in {where}; give one of these folders")
     source = FolderSource(path, with_captions)
     if len(source) == 0:
         found = ", ".join(sorted(file.name for file in path.iterdir())[:5]) or "nothing"
         raise DataError(f"{path}: no dataset; looked for {_LOOKED_FOR}; found {found}")
+    _check_column(str(path), caption_column, ".txt files")
     return source

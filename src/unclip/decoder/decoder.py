@@ -48,7 +48,7 @@ class DecoderConfig(Config):
         if unet.out_channels != outputs:
             raise ValueError(
                 f"network.unet has {unet.in_channels} channels in and {unet.out_channels} out; "
-                f"with variance {self.diffusion.variance!r} set out_channels={outputs}"
+                f"with variance {self.diffusion.variance!r} set network.unet.out_channels={outputs}"
             )
         if self.size % unet.stride:
             raise ValueError(f"size {self.size} is not a multiple of the U-Net's {unet.stride}")

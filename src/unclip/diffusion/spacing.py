@@ -5,7 +5,6 @@ A single step visits the noisiest level, since that is where sampling begins.
 
 import bisect
 import itertools
-from collections.abc import Sequence
 from typing import Literal
 
 from unclip.diffusion.schedule import Schedule
@@ -61,17 +60,6 @@ def trailing(total: int, steps: int) -> tuple[int, ...]:
 def leading(total: int, steps: int) -> tuple[int, ...]:
     """The first ``steps`` multiples of T // steps: diffusers' and so Kandinsky's."""
     return tuple(range(0, steps * (total // steps), total // steps))
-
-
-def sectioned(total: int, counts: Sequence[int]) -> tuple[int, ...]:
-    """`strided` within equal sections, cleanest first.
-
-    GLIDE's 27 steps are counts 10, 10, 3, 2, 2 of 1000 with 999 replaced by 997 (§1.8).
-    """
-    size, larger = divmod(total, len(counts))
-    edges = [size * i + min(i, larger) for i in range(len(counts) + 1)]
-    sections = zip(itertools.pairwise(edges), counts, strict=True)
-    return tuple(start + t for (start, end), count in sections for t in strided(end - start, count))
 
 
 def even_log_snr(schedule: Schedule, steps: int) -> tuple[int, ...]:

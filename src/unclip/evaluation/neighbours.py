@@ -20,6 +20,7 @@ from unclip.data.folder import FolderSource
 from unclip.data.source import BadSample, Sample
 from unclip.data.transforms import SquareResize
 from unclip.errors import DataError, ImageError, OptionError
+from unclip.storage.cache import cache_folder
 from unclip.types import Step
 
 _BATCH = 32
@@ -56,7 +57,7 @@ def index_folder(
         clip: embeds.
         fingerprint: of its weights; another CLIP has another index.
         folder: of images, in any depth.
-        cache: folder of indexes; `cache_folder` if not given.
+        cache: folder of indexes; ``neighbours`` in the user's cache if not given.
 
     Raises:
         DataError: the folder holds no image that can be read.
@@ -67,7 +68,7 @@ def index_folder(
     samples = [source.sample(i) for i in range(len(source))]
     names = [sample.key for sample in samples]
     stamps = [_stamp(folder, name) for name in names]
-    path = _index_path(cache or cache_folder(), fingerprint, folder)
+    path = _index_path(cache or cache_folder() / "neighbours", fingerprint, folder)
     known = _read(path)
     missing = [i for i, stamp in enumerate(stamps) if stamp not in known]
     if clip.config.image is None:
@@ -92,12 +93,6 @@ def index_folder(
         torch.stack([row for i in usable if (row := known[stamps[i]]) is not None]),
         tuple(names[i] for i, stamp in enumerate(stamps) if known[stamp] is None),
     )
-
-
-def cache_folder() -> Path:
-    """Where indexes are kept: ``$XDG_CACHE_HOME/unclip`` or ``~/.cache/unclip``."""
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "unclip" / "neighbours"
 
 
 def _decoded(samples: Sequence[Sample], fit: SquareResize) -> tuple[list[bool], list[Tensor]]:

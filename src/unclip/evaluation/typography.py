@@ -6,7 +6,6 @@ The paper's apple with "iPod" on it: CLIP's label flips, the decoder goes on dra
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
-import torch
 from einops import repeat
 from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
@@ -102,11 +101,6 @@ def attack(
             )
         )
     return attacks
-
-
-def mean_probabilities(rows: Sequence[Float[Tensor, " labels"]]) -> Float[Tensor, " labels"]:
-    """Mean over several pictures."""
-    return torch.stack(list(rows)).mean(dim=0)
 
 
 def _length(text: str, size: int) -> float:

@@ -1,13 +1,12 @@
 """One picture for each pair of values of two options, on a labelled grid."""
 
-import json
 import warnings
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from PIL import Image
 
-from unclip.config import Config, merged
+from unclip.config import Config, merged, read_value
 from unclip.errors import OptionError
 from unclip.images import labelled_grid
 from unclip.manipulation.commands import COMMANDS
@@ -157,7 +156,7 @@ def assigned(values: Mapping[str, Any], assignments: Mapping[str, str]) -> dict[
     """Put assignments such as ``{"decoder.steps": "16"}`` over nested values; JSON is read."""
     result = dict(values)
     for path, text in assignments.items():
-        inner: Any = _read(text)
+        inner: Any = read_value(text)
         for name in reversed(path.split(".")):
             inner = {name: inner}
         result = merged(result, inner)
@@ -166,10 +165,3 @@ def assigned(values: Mapping[str, Any], assignments: Mapping[str, str]) -> dict[
 
 def _names(kind: type[Config] | None, path: str) -> bool:
     return kind is not None and path.split(".")[0] in kind.model_fields
-
-
-def _read(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text

@@ -10,14 +10,13 @@ from torch import Tensor
 from unclip.data.loader import Loader
 from unclip.diffusion.sampling import SamplingOptions
 from unclip.images import contact_sheet, to_pil
-from unclip.options import GenerateOptions
+from unclip.options import GenerateOptions, upsampling
 from unclip.randomness import Randomness
 from unclip.types import Batch, finish
 from unclip.upsampler.resize import shrink
 
 SHOWN = 16
 COLUMNS = 8
-PAPER_UPSAMPLING = SamplingOptions(sampler="ddim", steps=27)
 
 
 def preview_of(
@@ -56,7 +55,8 @@ def preview_of(
 def _how(stage: Any, options: GenerateOptions, steps: int) -> SamplingOptions:
     how = options.decoder
     if stage.name != "decoder":
-        how = options.upsampler.get(str(stage.config.high), PAPER_UPSAMPLING)
+        size = stage.config.high
+        how = options.upsampler.get(str(size)) or upsampling(size)
     if how.steps <= steps:
         return how
     # A list of timesteps, and steps to skip, are of the number of steps they were made for.

@@ -92,7 +92,10 @@ def train_into(
     """
     rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if config.batch % processes:
-        raise CheckpointError(f"batch {config.batch} does not divide by {processes} processes")
+        raise TrainingError(
+            f"a batch of {config.batch} cannot be shared by {processes} processes; set "
+            f"training.batch to a multiple of {processes}"
+        )
     loader = Loader(
         source,
         config.batch // processes,

@@ -71,7 +71,10 @@ class UpsamplerConfig(Config):
             raise ValueError("the network needs in_channels 6: noisy image and enlarged image")
         outputs = 3 * Process(self.diffusion).outputs
         if network.out_channels != outputs:
-            raise ValueError(f"this diffusion needs a network with out_channels {outputs}")
+            raise ValueError(
+                f"network has {network.out_channels} channels out; with variance "
+                f"{self.diffusion.variance!r} set network.out_channels={outputs}"
+            )
         return self
 
 

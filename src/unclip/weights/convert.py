@@ -26,6 +26,7 @@ from unclip.clip.clip import Clip, ClipConfig
 from unclip.config import Config
 from unclip.errors import CheckpointError
 from unclip.identity import ClipIdentity
+from unclip.storage.cache import cache_folder
 from unclip.types import finish
 from unclip.weights import own
 from unclip.weights.detect import detect
@@ -35,7 +36,7 @@ from unclip.weights.source import Source, open_source
 from unclip.weights.tensors import open_tensors
 from unclip.weights.writer import write_tensors
 
-CONVERSION = 1
+CONVERSION = 2
 """Counts up when importing the same source would give something else."""
 UNREAD = (".md", ".gitattributes", ".gitignore", ".png", ".jpg", ".jpeg", ".gif", ".webp", ".pdf")
 """Endings of files on the Hub that change nothing in a conversion but the licence on its card."""
@@ -128,14 +129,6 @@ def imported(source: str | Path) -> Importing:
         with writing(note):
             note.write_text(folder.name, encoding="utf-8")
     return folder
-
-
-def cache_folder() -> Path:
-    """Where converted checkpoints are kept: ``UNCLIP_CACHE``, or the user's cache."""
-    if own := os.environ.get("UNCLIP_CACHE"):
-        return Path(own)
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "unclip"
 
 
 def plan(source: Source, reference: Reference = "authors") -> Import:

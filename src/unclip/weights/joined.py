@@ -3,7 +3,7 @@
 Kandinsky keeps prior and decoder in two repositories; ECLIPSE publishes a prior alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +42,10 @@ def joined(imports: Sequence[Import]) -> Import:
     cards = [one.card for one in imports]
     name = "+".join(card.name for card in cards)
     parts: dict[str, Part] = {}
-    defaults: dict[str, Any] = {}
+    defaults = GenerateOptions()
     for one in imports:
         parts |= {part.name: part for part in one.parts}
-        defaults = _put_over(defaults, one)
+        defaults = resampled(defaults, one.defaults, [part.name for part in one.parts])
     _check_embeddings(parts, name)
     return Import(
         parts=list(parts.values()),
@@ -58,7 +58,7 @@ def joined(imports: Sequence[Import]) -> Import:
             family="+".join(card.family for card in cards),
             reference="; ".join(_distinct(card.reference for card in cards)),
         ),
-        defaults=GenerateOptions.parse(defaults, source="sampling defaults"),
+        defaults=defaults,
     )
 
 
@@ -72,15 +72,25 @@ def sampling_of(stage: str, defaults: GenerateOptions) -> GenerateOptions:
     return GenerateOptions.parse(kept, source="sampling defaults")
 
 
-def _put_over(defaults: dict[str, Any], one: Import) -> dict[str, Any]:
-    """The defaults with those of one more source, whose parts replace others with theirs."""
-    new = one.defaults.model_dump(exclude_unset=True)
-    replaced = {field for part in one.parts for field in SAMPLING.get(part.name, ())}
-    kept = {field: value for field, value in defaults.items() if field not in replaced}
-    sizes = {part.name.removeprefix("upsampler-") for part in one.parts}
-    steps = {size: how for size, how in kept.pop("upsampler", {}).items() if size not in sizes}
-    steps |= new.pop("upsampler", {})
-    return kept | new | ({"upsampler": steps} if steps else {})
+def resampled(
+    defaults: GenerateOptions, new: GenerateOptions, stages: Iterable[str]
+) -> GenerateOptions:
+    """``defaults`` where these stages are replaced: sampled as ``new`` says, or by no default.
+
+    What ``new`` says of other stages is left out, and what it says of no stage is taken over.
+    """
+    held = set(stages)
+    fields = {field for stage in held for field in SAMPLING.get(stage, ())}
+    others = {field for owned in SAMPLING.values() for field in owned} - fields
+    sizes = {stage.removeprefix("upsampler-") for stage in held}
+    before = defaults.model_dump(exclude_unset=True)
+    after: dict[str, Any] = new.model_dump(exclude_unset=True)
+    steps = {k: how for k, how in before.pop("upsampler", {}).items() if k not in sizes}
+    steps |= {k: how for k, how in after.pop("upsampler", {}).items() if k in sizes}
+    values = {field: value for field, value in before.items() if field not in fields}
+    values |= {field: value for field, value in after.items() if field not in others}
+    values |= {"upsampler": steps} if steps else {}
+    return GenerateOptions.parse(values, source="sampling defaults")
 
 
 def _check_embeddings(parts: dict[str, Part], where: str) -> None:

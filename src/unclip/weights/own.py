@@ -7,7 +7,17 @@ from pathlib import Path
 
 from torch import Tensor
 
-from unclip.checkpoint import CARD, CONFIG, INDEX, WEIGHTS, Card, read_card, read_config, read_index
+from unclip.checkpoint import (
+    CARD,
+    CONFIG,
+    INDEX,
+    WEIGHTS,
+    Card,
+    Index,
+    read_card,
+    read_config,
+    read_index,
+)
 from unclip.clip.clip import TOKENIZER
 from unclip.options import GenerateOptions
 from unclip.weights.family import Family, Import, Part, Reference
@@ -51,14 +61,26 @@ def _part(source: Source, folder: str) -> Part:
     return Part(name, config, tensors, save_extras=extras)
 
 
+def sampling_around(folder: Path, stage: str) -> GenerateOptions | None:
+    """How the model in which a stage lies samples it; None for a stage that lies in none."""
+    index = _index_around(folder)
+    return None if index is None else sampling_of(stage, index.defaults)
+
+
+def _index_around(folder: Path) -> Index | None:
+    folder = folder.resolve()
+    if not (folder.parent / INDEX).is_file():
+        return None
+    index = read_index(folder.parent)
+    return index if folder.name in index.folders() else None
+
+
 def _around(source: Source, stage: str) -> tuple[Card, GenerateOptions]:
     """The card of a lone stage; if it lies in a model, that one's, and how it samples the stage."""
-    folder = source.path(CONFIG).parent.resolve()
-    model = folder.parent
-    if not source.has(CARD) and (model / INDEX).is_file():
-        index = read_index(model)
-        if folder.name in index.folders():
-            return index.card, sampling_of(stage, index.defaults)
+    folder = source.path(CONFIG).parent
+    index = None if source.has(CARD) else _index_around(folder)
+    if index is not None:
+        return index.card, sampling_of(stage, index.defaults)
     return read_card(folder), GenerateOptions()
 
 

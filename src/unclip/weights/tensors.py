@@ -55,10 +55,6 @@ class Tensors(Mapping[str, Tensor]):
         """The tensors whose names start with ``prefix``, named without it."""
         return self.select(lambda name: name[len(prefix) :] if name.startswith(prefix) else None)
 
-    def with_prefix(self, prefix: str) -> "Tensors":
-        """All tensors, with ``prefix`` before their names."""
-        return self.select(lambda name: prefix + name)
-
     def shapes_only(self) -> "Tensors":
         """The same on the meta device: what is computed from them has shapes and no values."""
         return Tensors(
