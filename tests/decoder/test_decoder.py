@@ -402,6 +402,34 @@ def test_inversion_finds_the_noise(decoder):
     assert errors[1] < errors[0]
 
 
+def test_the_first_noise_of_an_inversion_is_as_loud_as_the_config_says():
+    plain, loud = (randomise(Decoder(config(first_noise=scale))).eval() for scale in (1.0, 2.5))
+    z, noise = embeddings(2), torch.randn(2, 3, 8, 8)
+    images = torch.randn(2, 3, 8, 8).clamp(-1, 1)
+    options = SamplingOptions(sampler="ddim", steps=5, clip="none", spacing="strided")
+
+    def first(decoder: Decoder, noise: torch.Tensor | None) -> torch.Tensor:
+        return next(decoder.invert(images, z, None, options, noise=noise)).sample
+
+    assert torch.equal(first(loud, noise), first(plain, 2.5 * noise))
+    assert not torch.equal(first(loud, noise), first(plain, noise))
+    assert torch.equal(first(loud, None), first(plain, None))
+
+
+def test_only_a_network_that_says_x0_is_doubted_near_clean_data():
+    """ε̂ of the others is what they say, no error of x̂0 over σ."""
+    options = SamplingOptions(sampler="ddim", steps=5, clip="none", spacing="strided")
+    images, z, noise = torch.randn(2, 3, 8, 8), embeddings(2), torch.randn(2, 3, 8, 8)
+
+    def error(target: str) -> float:
+        diffusion = DiffusionConfig(target=target, variance="learned_range")
+        decoder = randomise(Decoder(config(diffusion=diffusion))).eval()
+        return decoder.x0_error(images, z, options, noise)
+
+    assert error("x0") > 0
+    assert error("v") == error("noise") == 0
+
+
 def test_two_colours_are_reproduced():
     """P(x | z_i) of uniform red and blue images: each embedding gets its colour."""
     torch.manual_seed(0)

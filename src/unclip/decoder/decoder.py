@@ -38,6 +38,9 @@ class DecoderConfig(Config):
     """How often training hides z_i, from both its paths."""
     text_drop: float = Field(default=0.5, ge=0, le=1)
     """How often training hides the caption, independently."""
+    first_noise: float = Field(default=1.0, gt=0)
+    """Deviation, in units of σ, of what the first step of an inversion adds to a picture. More than
+    1 makes up for what a small network does not see of faint noise: x_T deviates by 1 again."""
     clip: ClipIdentity | None = None
     """The CLIP it was trained on; None in checkpoints older than this record."""
 
@@ -156,14 +159,15 @@ class Decoder(nn.Module):
             text: captions; the paper's inversion has none.
             options: the way back. Guidance should be 1: with it the way there is another.
             iterations: at most so many more evaluations a step, to make it exact.
-            noise: what the first, invisible step adds, so that flat pictures end as noise too.
+            noise: of deviation 1; what the first, invisible step adds, by ``first_noise``, so that
+                flat pictures end as noise too.
 
         Returns:
             x_T [b c h w].
         """
         network = self._denoiser(image_embedding, text, len(images), options)
         x0 = images.to(self.device)
-        noise = None if noise is None else noise.to(self.device)
+        noise = None if noise is None else self.config.first_noise * noise.to(self.device)
         walk = invert(
             self.process,
             network,
@@ -182,7 +186,12 @@ class Decoder(nn.Module):
         options: SamplingOptions,
         noise: Float[Tensor, "b c h w"],
     ) -> float:
-        """What `SamplingOptions.x0_error` should be for these images, so that x_T is noise."""
+        """What `SamplingOptions.x0_error` should be for these images, so that x_T is noise.
+
+        A network that says the noise, or v, needs none: its ε̂ is no error of x̂0 over σ.
+        """
+        if self.config.diffusion.target != "x0":
+            return 0.0
         network = self._denoiser(image_embedding, None, len(images), options)
         x0, noise = images.to(self.device), noise.to(self.device)
         return measure_x0_error(self.process, network, x0, options, noise)

@@ -107,6 +107,7 @@ def decoder(
     diffusion: DiffusionConfig | None = None,
     text_drop: float = 0.5,
     layout: LayoutConfig | None = None,
+    first_noise: float = 1.0,
 ) -> Callable[[ClipConfig], DecoderConfig]:
     """The decoder for a CLIP.
 
@@ -125,6 +126,7 @@ def decoder(
             ),
             diffusion=diffusion or DiffusionConfig(variance="learned_range"),
             text_drop=text_drop,
+            first_noise=first_noise,
         )
 
     return build
