@@ -136,6 +136,22 @@ def test_iterations_stop_when_nothing_moves() -> None:
     assert len(calls) < 20 * 60
 
 
+def test_iterations_stop_when_only_the_networks_rounding_moves() -> None:
+    process, calls = Process(DiffusionConfig()), []
+    exact = network_of(process, gaussian(0.3))
+
+    def network(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        calls.append(int(t[0]))
+        # Another error each time, so that no change is ever 0: as of a network in bfloat16.
+        return exact(x, t) + 1e-5 * noises(1, *x.shape, seed=len(calls))[0]
+
+    x0 = 0.3 * noises(1, 500, 1)[0].float()
+    found = finish(invert(process, network, x0, ddim(20), stage="t", iterations=500))
+    assert len(calls) < 20 * 40
+    reference = finish(invert(process, exact, x0, ddim(20), stage="t", iterations=100))
+    assert rms(found - reference) < 0.05
+
+
 def test_an_error_that_is_allowed_for_becomes_noise() -> None:
     # A network that draws one picture whatever it sees, 0.1 away from the one that is inverted.
     # With s = σ/α and the error r, dx/ds = r s / (δ² + s²) leads to x_T = r/δ: of deviation 1 where

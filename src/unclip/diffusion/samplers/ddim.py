@@ -11,6 +11,9 @@ from unclip.diffusion.samplers.denoiser import Denoiser
 from unclip.randomness import Randomness
 from unclip.types import Sampling, Step
 
+PATIENCE = 3
+"""Evaluations without a new smallest change after which a network's rounding is all that moves."""
+
 
 def ddim(
     denoiser: Denoiser,
@@ -90,16 +93,18 @@ def _settled(
 ) -> tuple[Tensor, Prediction]:
     """Iterate x_t = a x + b x̂0(x_t) + c ε̂(x_t) from ``moved`` until rounding or the limit.
 
-    Where the network is too steep to converge, the iteration ends before it runs away.
+    Where the network is too steep to converge, the iteration ends before it runs away; where it
+    rounds more coarsely than x_t, once the changes are nothing but its rounding.
     """
     on_x, on_x0, on_noise = factors
     tolerance = 8 * torch.finfo(x.dtype).eps
-    least = math.inf
+    least, since = math.inf, 0
     for _ in range(iterations):
         prediction = denoiser(moved, place)
         found = on_x * x + on_x0 * prediction.x0 + on_noise * prediction.noise
         change = float((found - moved).square().mean().sqrt())
-        if change > 2 * least:
+        since = 0 if change < least else since + 1
+        if change > 2 * least or since == PATIENCE:
             break
         moved, least = found, min(change, least)
         if change <= tolerance * float(moved.square().mean().sqrt()):
