@@ -408,12 +408,14 @@ def test_the_first_noise_of_an_inversion_is_as_loud_as_the_config_says():
     images = torch.randn(2, 3, 8, 8).clamp(-1, 1)
     options = SamplingOptions(sampler="ddim", steps=5, clip="none", spacing="strided")
 
-    def first(decoder: Decoder, noise: torch.Tensor | None) -> torch.Tensor:
-        return next(decoder.invert(images, z, None, options, noise=noise)).sample
+    def first(decoder: Decoder, noise: torch.Tensor | None, iterations: int = 0) -> torch.Tensor:
+        walk = decoder.invert(images, z, None, options, iterations=iterations, noise=noise)
+        return next(walk).sample
 
     assert torch.equal(first(loud, noise), first(plain, 2.5 * noise))
     assert not torch.equal(first(loud, noise), first(plain, noise))
     assert torch.equal(first(loud, None), first(plain, None))
+    assert torch.equal(first(loud, noise, iterations=3), first(plain, noise))
 
 
 def test_only_a_network_that_says_x0_is_doubted_near_clean_data():

@@ -124,6 +124,21 @@ def test_noise_of_the_first_step_does_not_show() -> None:
         assert rms(back - x0) < limit
 
 
+def test_iterations_leave_the_noise_of_the_first_step() -> None:
+    # Solved too, that step would take all noise back of which the network sees only half.
+    process = Process(DiffusionConfig())
+    network = network_of(process, lambda x, a, s: 0.4 + 0.5 * (x / a - 0.4))
+    x0, (noise,) = torch.full((500, 3), 0.4, dtype=torch.float64), noises(1, 500, 3)
+
+    def first(iterations: int) -> torch.Tensor:
+        walk = invert(
+            process, network, x0, ddim(50), stage="test", iterations=iterations, noise=noise
+        )
+        return next(walk).sample
+
+    assert torch.equal(first(60), first(0))
+
+
 def test_iterations_stop_when_nothing_moves() -> None:
     process, calls = Process(DiffusionConfig()), []
     exact = network_of(process, gaussian(0.3))

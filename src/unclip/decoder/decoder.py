@@ -39,8 +39,9 @@ class DecoderConfig(Config):
     text_drop: float = Field(default=0.5, ge=0, le=1)
     """How often training hides the caption, independently."""
     first_noise: float = Field(default=1.0, gt=0)
-    """Deviation, in units of σ, of what the first step of an inversion adds to a picture. More than
-    1 makes up for what a small network does not see of faint noise: x_T deviates by 1 again."""
+    """Deviation, in units of σ, of what the first step of an inversion adds to a picture, unless
+    that is exact. More than 1 makes up for the noise that the steps lose between them near clean
+    data, where a small network sees some of it alone: x_T deviates by 1 again."""
     clip: ClipIdentity | None = None
     """The CLIP it was trained on; None in checkpoints older than this record."""
 
@@ -167,7 +168,8 @@ class Decoder(nn.Module):
         """
         network = self._denoiser(image_embedding, text, len(images), options)
         x0 = images.to(self.device)
-        noise = None if noise is None else self.config.first_noise * noise.to(self.device)
+        scale = 1.0 if iterations else self.config.first_noise
+        noise = None if noise is None else scale * noise.to(self.device)
         walk = invert(
             self.process,
             network,

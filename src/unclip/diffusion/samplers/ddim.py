@@ -63,7 +63,8 @@ def invert_ddim(
     step solve for the point from which DDIM would have come; they end once nothing moves.
 
     ``noise`` takes the place of ε̂ in the first step. ε̂ of clean data is far from noise where data
-    are flat, and stays so all the way (arXiv 2410.23530); the first level's σ is invisible.
+    are flat, and stays so all the way (arXiv 2410.23530); the first level's σ is invisible. That
+    step is not solved: its solution is the picture without noise.
     """
     x = x0
     for index in range(len(denoiser)):
@@ -77,7 +78,8 @@ def invert_ddim(
             # depends on x where noise prevails, and ε̂ hardly where data do.
             by_noise = index == 0 or denoiser.alpha[index] > denoiser.sigma[index]
             factors = _backwards(denoiser, index, by_noise)
-            x, prediction = _settled(denoiser, x, moved, index, factors, iterations, prediction)
+            solved = iterations if noise is None or index > 0 else 0
+            x, prediction = _settled(denoiser, x, moved, index, factors, solved, prediction)
         yield Step(stage, index, len(denoiser), x, prediction.x0)
     return x
 
