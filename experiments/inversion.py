@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import torch
 
-from codes import Codes, decode, eight_bit, invert, neighbours, psnr, walk
+from codes import Codes, decode, eight_bit, invert, neighbours, psnr
 from measures import said
 from study import Numbers, Setting, Study, bar, main
 from unclip.evaluation.drawing import side_by_side, stacked
@@ -25,7 +25,7 @@ SHOWN = 8
 def measure(setting: Setting) -> Numbers:
     codes = Codes(setting, [question.image for question in setting.questions("C")])
     real, z = stacked(codes.images), codes.z
-    setting.expect(sum(STEPS) + (EXACT_COST + 2) * codes.way.steps)
+    setting.expect(sum(STEPS) + EXACT_COST * codes.way.steps)
     curve = []
     for steps in STEPS:
 
@@ -49,15 +49,9 @@ def measure(setting: Setting) -> Numbers:
             "psnr with another z_i": mean(psnr(swapped, back)).as_json(),
         }
 
-    def trusting() -> Numbers:
-        x_T = invert(setting, codes.images, z, walk())
-        back = decode(setting, z, walk(), x_T)
-        return {**_of(x_T), "psnr": mean(psnr(back, real)).as_json()}
-
     result = {
         "curve": curve,
         "exact": setting.point("exact", exact, EXACT_COST * codes.way.steps),
-        "network believed": setting.point("network believed", trusting, 2 * codes.way.steps),
         "x0_error": codes.way.x0_error,
         "split": "C",
         "noise": _of(torch.randn(real.shape, generator=torch.Generator().manual_seed(0))),

@@ -76,7 +76,7 @@ TRAINING = TrainingConfig(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cache", type=Path, default=Path("cache/emoji"))
-    parser.add_argument("--out", type=Path, default=TRAINED)
+    parser.add_argument("--out", type=Path, help=f"{TRAINED}, or to examine what is kept")
     parser.add_argument("--steps", type=int, default=TRAINING.steps)
     parser.add_argument("--minutes", type=float, default=None)
     parser.add_argument("--workers", type=int, default=0)
@@ -86,20 +86,22 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     os.nice(arguments.nice)
+    trained = arguments.out or TRAINED
     if not arguments.examine:
-        train(arguments)
+        train(arguments, trained)
     if arguments.keep:
-        keep(arguments.out)
-    judge = FOLDER if arguments.examine or arguments.keep else arguments.out
+        keep(trained)
+    kept = arguments.keep or (arguments.examine and arguments.out is None)
+    judge = FOLDER if kept else trained
     rows = examine(Eyes(load_evaluator(judge)), Scenes(arguments.cache))
     Console().print(rows_table(rows))
 
 
-def train(arguments: argparse.Namespace) -> None:
+def train(arguments: argparse.Namespace, folder: Path) -> None:
     config = TRAINING.model_copy(update={"steps": arguments.steps})
     source = Examples(arguments.cache, size=64, seed=config.seed, everything=True)
     report = train_into(
-        arguments.out,
+        folder,
         build(source),
         source,
         config,

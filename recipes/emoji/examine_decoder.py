@@ -1,4 +1,4 @@
-"""How far a decoder of this recipe is from the picture, at every noise level.
+"""How far a decoder of this recipe is from the picture, and how much noise it sees, at every level.
 
 python recipes/emoji/examine_decoder.py src/unclip/models/emoji runs/emoji
 
@@ -18,7 +18,7 @@ from unclip.evaluation.drawing import stacked
 from unclip.evaluation.statistics import mean
 from unclip.runtime import choose_runtime, place
 
-LEVELS = (0, 50, 100, 200, 300, 400, 500, 600, 700, 800, 900, 990)
+LEVELS = (0, 10, 50, 100, 200, 300, 400, 500, 600, 700, 800, 900, 990)
 
 
 def main() -> None:
@@ -34,7 +34,10 @@ def main() -> None:
 
 @torch.no_grad()
 def examine(model: Path, scenes: Scenes, count: int) -> list[str]:
-    """Mean squared error of x̂0 with its standard error over pictures, a line a noise level."""
+    """A line a noise level: mean squared error of x̂0, and the share of the noise that ε̂ holds.
+
+    Both with standard errors over pictures. The share is the slope of ε̂ on the noise.
+    """
     clip = load_stage(model / "clip").eval()
     decoder = load_stage(model / "decoder").eval()
     assert isinstance(decoder, Decoder)
@@ -50,11 +53,13 @@ def examine(model: Path, scenes: Scenes, count: int) -> list[str]:
         noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(level))
         t = torch.full((count,), level)
         x_t = process.add_noise(images, t, noise)
-        x0 = process.interpret(decoder.network(x_t, t, condition), x_t, t).x0
-        error = mean((x0 - images).square().flatten(1).mean(dim=1))
+        found = process.interpret(decoder.network(x_t, t, condition), x_t, t)
+        error = mean((found.x0 - images).square().flatten(1).mean(dim=1))
+        seen = mean((found.noise * noise).flatten(1).sum(1) / noise.square().flatten(1).sum(1))
         snr = float(process.schedule.snr[level])
         lines.append(
-            f"t {level:3} (SNR {snr:8.4g}): {error.value:.5f} ± {error.standard_error:.5f}"
+            f"t {level:3} (SNR {snr:8.4g}): {error.value:.5f} ± {error.standard_error:.5f}, "
+            f"noise seen {seen.value:.3f} ± {seen.standard_error:.3f}"
         )
     return lines
 
