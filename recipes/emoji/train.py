@@ -2,6 +2,7 @@
 
     python recipes/emoji/train.py                       # all stages, resumable by the same command
     python recipes/emoji/train.py --stages clip prior   # some of them
+    python recipes/emoji/train.py --stages text         # CLIP learns the words of a dictionary
     python recipes/emoji/train.py --minutes 60          # stop cleanly after an hour
     python recipes/emoji/train.py --start src/unclip/models/emoji --seed 1   # train it further
 
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import torch
 from alike import Alike
+from reading import READING, teach
 from scenes import Scenes
 from thumbnails import begin_with_thumbnails
 from torch import nn
@@ -32,7 +34,7 @@ from unclip.prior.diffusion_prior import DiffusionPrior
 from unclip.training.session import folder_of, frozen, tokenizer_for, train_into
 from unclip.upsampler.upsampler import Upsampler
 
-STAGES = ("clip", "decoder", "upsampler-256", "prior", "upsampler-1024")
+STAGES = ("clip", "text", "decoder", "upsampler-256", "prior", "upsampler-1024")
 SIZES = {"cpu": "emoji", "gpu": "emoji-gpu"}
 TOKENIZER_CAPTIONS = 30_000
 MEASURED = 2048
@@ -82,11 +84,14 @@ def train_stage(
 ) -> None:
     """Train one stage, or continue to; CLIP first, since prior and decoder stand on it."""
     asked = {key: getattr(arguments, key) for key in ("seed", "steps", "lr")}
-    config = sizes.training[name].updated({k: v for k, v in asked.items() if v is not None})
+    preset_ = READING if name == "text" else sizes.training[name]
+    config = preset_.updated({k: v for k, v in asked.items() if v is not None})
     kind, _, size = name.partition("-")
     out = arguments.out
-    scenes = Alike if kind == "clip" else Scenes
-    source = scenes(arguments.cache, size=int(size) if size else 64, seed=config.seed)
+    if kind == "text":
+        teach(out / "clip", out / "training" / "text", arguments.cache, config, minutes)
+        return
+    source = _scenes(kind, arguments.cache, int(size) if size else 64, config.seed)
     clip = frozen(out / "clip") if kind in ("prior", "decoder") else None
     match kind:
         case "clip":
@@ -113,6 +118,13 @@ def train_stage(
         max_minutes=minutes,
     )
     logging.info("%s: %s after %d images", name, report.ending, report.images)
+
+
+def _scenes(kind: str, cache: Path, size: int, seed: int) -> Scenes:
+    """What a stage is trained on; prior and decoder meet words of the dictionary, too."""
+    if kind == "clip":
+        return Alike(cache, size, seed)
+    return Scenes(cache, size, seed, dictionary=kind in ("prior", "decoder"))
 
 
 def go_on(stage: nn.Module, folder: Path) -> None:

@@ -1,0 +1,157 @@
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from dictionary import FILE, Dictionary
+from reading import LESSONS, Lessons, Reading, teach
+from scenes import LOOKED_UP, Scenes
+from word_vectors import MEANINGS, NEAREST, SHARPNESS, look_up
+
+from unclip.checkpoint import load_stage, save_stage
+from unclip.clip.clip import Clip
+from unclip.clip.tokenizer import Tokenizer
+from unclip.data.loader import Loader
+from unclip.errors import DataError
+from unclip.presets import preset
+from unclip.randomness import Randomness
+from unclip.training.config import TrainingConfig
+from unclip.types import Batch
+
+
+@pytest.fixture(scope="module")
+def folder(packed: Path, tmp_path_factory) -> Path:
+    """The packed drawings, and a dictionary of two words for each trained concept."""
+    folder = tmp_path_factory.mktemp("with dictionary")
+    for path in packed.iterdir():
+        (folder / path.name).symlink_to(path)
+    rows = [row for row in Scenes(packed).atlas.rows if row.split == "train"]
+    concepts = sorted({row.concept for row in rows})
+    words = [f"{kind}{i}" for i in range(len(concepts)) for kind in ("strange", "rare")]
+    np.savez_compressed(
+        folder / FILE,
+        words=np.array(words),
+        concepts=np.array(concepts),
+        meanings=np.arange(len(concepts)).repeat(2)[:, None].astype(np.int32),
+        weights=np.ones((len(words), 1), np.float16),
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lessons(folder: Path) -> Lessons:
+    return Lessons(Scenes(folder), Dictionary(folder))
+
+
+def test_a_word_is_as_near_to_a_concept_as_its_nearest_texts_on_average():
+    axes = torch.eye(6)
+    texts = torch.stack([axes[0], axes[1], axes[2], axes[3], 0.5 * axes[0]])
+    words = torch.stack([axes[0] + 0.3 * axes[1], axes[3]])
+    concepts, weights, near = look_up(words, texts, [[0, 1, 2, 3], [4], [3]])
+    assert NEAREST == 3
+    # Nearest three of the first concept: 1, 0.3 and 0 for the first word, 1, 0 and 0 for the other.
+    expected = torch.tensor([[1.3 / 3, 0.5, 0.0], [1 / 3, 0.0, 1.0]])
+    assert torch.allclose(near, expected.max(dim=1).values)
+    assert concepts[:, 0].tolist() == [1, 2]
+    by_concept = torch.zeros(2, 3).scatter(1, concepts, weights)
+    assert torch.allclose(by_concept, (SHARPNESS * expected).softmax(dim=1))
+
+
+def test_a_word_has_no_more_meanings_than_are_kept():
+    texts = torch.randn(40, 8, generator=torch.Generator().manual_seed(0))
+    concepts, weights, _ = look_up(texts[:5], texts, [[row] for row in range(40)])
+    assert concepts.shape == (5, MEANINGS)
+    assert torch.allclose(weights.sum(dim=1), torch.ones(5))
+
+
+def test_without_a_dictionary_the_error_says_how_to_make_one(packed):
+    with pytest.raises(DataError, match=r"run python recipes/emoji/word_vectors.py --cache"):
+        Dictionary(packed)
+    with pytest.raises(DataError, match="word_vectors"):
+        Scenes(packed, dictionary=True)
+
+
+def test_held_words_stand_for_nothing_where_captions_are_made(folder):
+    free, held = Dictionary(folder), Dictionary(folder, ["strange3"])
+    concept = free.meanings(free.words.index("strange3"))[0][0]
+    assert free.words_for(concept) == (["strange3", "rare3"], [1, 1])
+    assert held.words_for(concept) == (["rare3"], [1])
+    assert held.words_for("no such concept") == ([], [])
+
+
+def test_scenes_say_some_names_by_other_words_and_show_the_same(folder):
+    plain, other = Scenes(folder), Scenes(folder, dictionary=True)
+    known = Dictionary(folder)
+    concepts = {word: known.meanings(i)[0][0] for i, word in enumerate(known.words)}
+    found = Counter()
+    for index in range(4000):
+        scene = other.scene(index)
+        assert not any(word in plain.scene(index).caption.split() for word in concepts)
+        if scene.kind != "emoji" or scene.language != "en":
+            continue
+        words = [word for word in scene.caption.replace(",", "").split() if word in concepts]
+        found[bool(words)] += 1
+        assert all(concepts[word] == scene.placed[0].row.concept for word in words)
+    # A quarter of the captions name no name but keywords.
+    assert 0.6 * LOOKED_UP < found[True] / found.total() < 1.1 * LOOKED_UP
+
+
+def _bare(caption: str) -> str:
+    return re.sub(r"\ban? ", "", caption)
+
+
+def test_a_lesson_differs_from_what_is_known_by_one_word(lessons):
+    names = {name for row in lessons.scenes.atlas.rows for name in row.names["en"]}
+    new = 0
+    for index in range(2000):
+        sample = lessons.sample(index)
+        known, asked = sample.captions[0], sample.key
+        assert lessons.sample(index).key == asked
+        if known == asked:
+            continue
+        new += 1
+        (word,) = set(asked.replace(",", "").split()) & set(lessons.dictionary.words)
+        said = {_bare(asked.replace(word, name)) for name in names}
+        assert _bare(known) in said
+    assert LESSONS - 0.05 < new / 2000 < LESSONS + 0.05
+
+
+def _clip(lessons: Lessons) -> Clip:
+    torch.manual_seed(0)
+    captions = [lessons.sample(index).key for index in range(500)]
+    config = preset("tiny").clip
+    return Clip(config, Tokenizer.train(captions, vocabulary=config.text_tower().vocabulary))
+
+
+def _batch(known: list[str], asked: list[str]) -> Batch:
+    return Batch(keys=tuple(asked), captions=tuple(known))
+
+
+def test_what_is_read_as_before_costs_nothing(lessons):
+    clip = _clip(lessons)
+    loss = Reading(_clip(lessons))
+    same = loss(clip, _batch(["a cat", "two dogs"], ["a cat", "two dogs"]), Randomness([0]))
+    assert same["loss"].item() == pytest.approx(0, abs=1e-6)
+    other = loss(clip, _batch(["a cat", "two dogs"], ["a cat", "hounds"]), Randomness([0]))
+    z = clip.encode_text(["two dogs", "hounds"]).embedding
+    assert other["meaning"].item() == pytest.approx((1 - (z[0] @ z[1]).item()) / 2, abs=1e-5)
+    assert other["drift"].item() == pytest.approx(0, abs=1e-6)
+
+
+def test_teaching_moves_words_to_what_they_mean_and_leaves_the_image_tower(lessons, tmp_path):
+    clip = _clip(lessons)
+    save_stage(clip, tmp_path / "clip")
+    config = TrainingConfig(
+        steps=60, batch=32, lr=3e-3, warmup=5, save_every=1000, seed=3
+    )
+    teach(tmp_path / "clip", tmp_path / "run", lessons.scenes.atlas.folder, config, None)
+    taught = load_stage(tmp_path / "clip")
+    before, after = clip.state_dict(), taught.state_dict()
+    changed = {key.split(".")[1] for key in before if not torch.equal(before[key], after[key])}
+    assert changed == {"text"}
+    batch = next(Loader(lessons, 64, None, seed=99).batches())
+    judge = Reading(clip)
+    losses = [judge(some, batch, Randomness([0]))["meaning"].item() for some in (clip, taught)]
+    assert losses[1] < 0.7 * losses[0]
