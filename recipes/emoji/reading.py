@@ -112,7 +112,8 @@ class Reading:
         known, asked = list(batch.captions), list(batch.keys)
         clip = unwrapped(stage)
         self.before.to(next(clip.parameters()).device)
-        (ids, mask), (asked_ids, asked_mask) = (_ids(clip, some) for some in (known, asked))
+        ids, mask = _ids(clip, [*known, *asked])
+        (ids, asked_ids), (mask, asked_mask) = ids.chunk(2), mask.chunk(2)
         with torch.no_grad():
             z_known, states_known = self.before.network.text_tower()(ids, mask)
         z, states = clip.network.text_tower()(asked_ids, asked_mask)
@@ -126,8 +127,10 @@ class Reading:
 
 def _ids(clip: Clip, texts: list[str]) -> tuple[Tensor, Tensor]:
     ids, mask, _ = clip.tokenizer.encode(texts, clip.config.text_tower().context)
+    # Causal attention never looks at padding. Multiples of eight keep the shapes few.
+    longest = min(-(-int(mask.sum(dim=1).max()) // 8) * 8, ids.shape[1])
     device = clip.network.logit_scale.device
-    return ids.to(device), mask.to(device)
+    return ids[:, :longest].to(device), mask[:, :longest].to(device)
 
 
 def teach(

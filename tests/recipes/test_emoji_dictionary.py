@@ -49,19 +49,20 @@ def test_a_word_is_as_near_to_a_concept_as_its_nearest_texts_on_average():
     axes = torch.eye(6)
     texts = torch.stack([axes[0], axes[1], axes[2], axes[3], 0.5 * axes[0]])
     words = torch.stack([axes[0] + 0.3 * axes[1], axes[3]])
-    concepts, weights, near = look_up(words, texts, [[0, 1, 2, 3], [4], [3]])
+    farther = torch.tensor([0.0, 0.2, 0.0])
+    concepts, weights, near = look_up(words, texts, [[0, 1, 2, 3], [4], [3]], farther)
     assert NEAREST == 3
     # Nearest three of the first concept: 1, 0.3 and 0 for the first word, 1, 0 and 0 for the other.
-    expected = torch.tensor([[1.3 / 3, 0.5, 0.0], [1 / 3, 0.0, 1.0]])
+    expected = torch.tensor([[1.3 / 3, 0.3, 0.0], [1 / 3, -0.2, 1.0]])
     assert torch.allclose(near, expected.max(dim=1).values)
-    assert concepts[:, 0].tolist() == [1, 2]
+    assert concepts[:, 0].tolist() == [0, 2]
     by_concept = torch.zeros(2, 3).scatter(1, concepts, weights)
     assert torch.allclose(by_concept, (SHARPNESS * expected).softmax(dim=1))
 
 
 def test_a_word_has_no_more_meanings_than_are_kept():
     texts = torch.randn(40, 8, generator=torch.Generator().manual_seed(0))
-    concepts, weights, _ = look_up(texts[:5], texts, [[row] for row in range(40)])
+    concepts, weights, _ = look_up(texts[:5], texts, [[i] for i in range(40)], torch.zeros(40))
     assert concepts.shape == (5, MEANINGS)
     assert torch.allclose(weights.sum(dim=1), torch.ones(5))
 
@@ -143,9 +144,7 @@ def test_what_is_read_as_before_costs_nothing(lessons):
 def test_teaching_moves_words_to_what_they_mean_and_leaves_the_image_tower(lessons, tmp_path):
     clip = _clip(lessons)
     save_stage(clip, tmp_path / "clip")
-    config = TrainingConfig(
-        steps=60, batch=32, lr=3e-3, warmup=5, save_every=1000, seed=3
-    )
+    config = TrainingConfig(steps=60, batch=32, lr=3e-3, warmup=5, save_every=1000, seed=3)
     teach(tmp_path / "clip", tmp_path / "run", lessons.scenes.atlas.folder, config, None)
     taught = load_stage(tmp_path / "clip")
     before, after = clip.state_dict(), taught.state_dict()
