@@ -37,6 +37,8 @@ from unclip.upsampler.upsampler import Upsampler
 STAGES = ("clip", "text", "decoder", "upsampler-256", "prior", "upsampler-1024")
 SIZES = {"cpu": "emoji", "gpu": "emoji-gpu"}
 TOKENIZER_CAPTIONS = 30_000
+SMALLER = "upsampler-256"
+"""What the upsampler to 1024 begins as: edges look alike at any size. It takes the outer level."""
 MEASURED = 2048
 """Scenes whose thumbnails say what a decoder's layout begins with."""
 
@@ -104,6 +106,8 @@ def train_stage(
             stage = Upsampler(sizes.upsamplers[int(size)])
     if arguments.start:
         go_on(stage, arguments.start / name)
+    elif name == "upsampler-1024" and (out / SMALLER).exists():
+        go_on(stage, out / SMALLER)
     logging.info("training %s: %s", folder_of(stage), config)
     report = train_into(
         out,

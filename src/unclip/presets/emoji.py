@@ -51,7 +51,9 @@ def _emoji(unet: UNetConfig, training: Mapping[str, TrainingConfig]) -> Preset:
         ),
         upsamplers={
             256: upsampler(64, small_unet(64, (1, 1), 1, 4, None), PATCHED, Blur(), 64, 4),
-            1024: upsampler(256, small_unet(48, (1,), 1, 8, None), PATCHED, Bsr(), 128, 4),
+            1024: upsampler(
+                256, small_unet(64, (1,), 1, 4, None), PATCHED, Bsr(probability=0.5), 128, 4
+            ),
         },
         training=training,
         defaults=GenerateOptions(
@@ -95,7 +97,7 @@ EMOJI = _emoji(
         "prior-autoregressive": _emoji_training(1200, 256, 1.5e-3, 100),
         "decoder": _emoji_training(20_000, 64, 1.5e-3, 200),
         "upsampler-256": _emoji_training(1500, 32, 1.5e-3, 50),
-        "upsampler-1024": _emoji_training(800, 16, 1e-3, 30),
+        "upsampler-1024": _emoji_training(1500, 16, 1.5e-3, 50),
     },
 )
 """For two CPU cores: about five hours in all, three of them for the decoder."""
