@@ -1,8 +1,9 @@
 """Teach CLIP's text tower the words of a dictionary, by text alone; the image tower stays.
 
-A lesson is a caption with a word of the dictionary in it, and the same caption with the name of a
-concept the word may stand for: the tower is to read the first as it read the second before. All
-other captions, states of tokens included, are to be read as before.
+Most lessons are words alone: the tower is to read each as the mean of what it makes of the concepts
+the word may stand for. Some are captions with a word in place of one of those concepts' names, to
+be read as the caption with the name. All other captions, states of tokens included, are to be read
+as before.
 """
 
 import logging
@@ -30,18 +31,16 @@ from unclip.training.objectives import unwrapped
 from unclip.training.trainer import train
 from unclip.types import Batch, Losses
 
-LESSONS = 0.6
-"""Share of captions with a new word; the others are scenes' own, to be read as before."""
-BARE = 0.4
-"""Share of lessons that are the word alone."""
+WORDS, CAPTIONS = 0.8, 0.08
+"""Shares of words alone, and of captions with a word; the others are scenes' own captions."""
 READING = TrainingConfig(
-    steps=3000,
-    batch=512,
-    lr=1e-3,
+    steps=6000,
+    batch=1536,
+    lr=2e-3,
     warmup=100,
     optimizer="muon",
     betas=(0.9, 0.99),
-    weight_decay=0.02,
+    weight_decay=0.01,
     schedule="cosine",
     log_every=50,
     save_every=500,
@@ -51,11 +50,11 @@ _NO_PICTURE = np.zeros((1, 1, 3), np.uint8)
 
 
 class Lessons:
-    """Captions as they are known; a sample's key is what it is to be read from.
+    """Captions as they are known; a sample's key is what is to be read alike. Words are their own.
 
     Args:
         scenes: whose captions they are; without a dictionary of its own.
-        dictionary: of all words.
+        dictionary: of all words. Those that are names are not taught.
     """
 
     def __init__(self, scenes: Scenes, dictionary: Dictionary) -> None:
@@ -64,6 +63,9 @@ class Lessons:
         for row in scenes.atlas.rows:
             if row.split == "train":
                 self._rows.setdefault(row.concept, []).append(row)
+        self.names = {key: rows[0].names["en"][0] for key, rows in self._rows.items()}
+        known = {name for rows in self._rows.values() for row in rows for name in row.names["en"]}
+        self.taught = [i for i, word in enumerate(dictionary.words) if word not in known]
 
     def __len__(self) -> int:
         return len(self.scenes)
@@ -71,23 +73,25 @@ class Lessons:
     def sample(self, index: int) -> Sample:
         """Return the lesson at ``index``."""
         rng = Random(derive_seed(self.scenes.seed, "lesson", index))
-        if rng.random() >= LESSONS:
+        kind = rng.random()
+        if kind >= WORDS + CAPTIONS:
             known = asked = self.scenes.scene(index).caption
         else:
-            known, asked = self._lesson(rng)
+            number = rng.choice(self.taught)
+            known = asked = self.dictionary.words[number]
+            if kind < CAPTIONS:
+                known, asked = self._captions(number, rng)
         return Sample(asked, (known,), _NO_PICTURE)
 
-    def _lesson(self, rng: Random) -> tuple[str, str]:
-        number = rng.randrange(len(self.dictionary.words))
-        word = self.dictionary.words[number]
+    def _captions(self, number: int, rng: Random) -> tuple[str, str]:
         concepts, weights = self.dictionary.meanings(number)
         row = rng.choice(self._rows[rng.choices(concepts, weights)[0]])
-        if rng.random() < BARE:
-            return row.names["en"][0], word
-        known, paper = self.scenes.glimpse(row, rng)
-        seed = rng.random()
-        said = (_said(some, paper, Random(seed)) for some in (known, replace(known, name=word)))
-        return next(said), next(said)
+        shown, paper = self.scenes.glimpse(row, rng)
+        seed, word = rng.random(), self.dictionary.words[number]
+        known, asked = (
+            _said(some, paper, Random(seed)) for some in (shown, replace(shown, name=word))
+        )
+        return known, asked
 
 
 def _said(shown: Shown, paper: str | None, rng: Random) -> str:
@@ -101,34 +105,70 @@ class Reading:
 
     Args:
         before: CLIP as it was; it stays as it is.
+        lessons: says what words stand for.
     """
 
-    def __init__(self, before: Clip) -> None:
+    def __init__(self, before: Clip, lessons: Lessons) -> None:
         self.before = before.requires_grad_(False).eval()
+        keys = list(lessons.names)
+        names = [lessons.names[key] for key in keys]
+        parts = [names[i : i + 256] for i in range(0, len(names), 256)]
+        z = torch.cat([before.encode_text(part, warn=False).embedding for part in parts])
+        place = {key: row for row, key in enumerate(keys)}
+        self._meant: dict[str, Tensor] = {}
+        for number in lessons.taught:
+            concepts, weights = lessons.dictionary.meanings(number)
+            mean = torch.tensor(weights) @ z[[place[concept] for concept in concepts]].cpu()
+            self._meant[lessons.dictionary.words[number]] = mean
 
     def __call__(self, stage: nn.Module, batch: Batch, randomness: Randomness) -> Losses:
-        """``meaning``: cosine distance to the known caption's z_t; ``drift``: of states kept."""
+        """Cosine distances of ``words``, and of all ``captions``, to what z_t is to be.
+
+        ``drift`` is the mean squared error of the states of what is kept.
+        """
         assert batch.captions is not None
-        known, asked = list(batch.captions), list(batch.keys)
         clip = unwrapped(stage)
-        self.before.to(next(clip.parameters()).device)
-        ids, mask = _ids(clip, [*known, *asked])
-        (ids, asked_ids), (mask, asked_mask) = ids.chunk(2), mask.chunk(2)
+        device = next(clip.parameters()).device
+        words = [word for word in batch.keys if word in self._meant]
+        pairs = [
+            (known, asked)
+            for known, asked in zip(batch.captions, batch.keys, strict=True)
+            if asked not in self._meant
+        ]
+        words.sort(key=len)  # a long one would have all of them padded
+        z = torch.cat([clip.network.text_tower()(*_ids(clip, part))[0] for part in _parts(words)])
+        meant = torch.stack([self._meant[word] for word in words]).to(device)
+        ids, mask = _ids(clip, [text for side in zip(*pairs, strict=True) for text in side])
+        (known_ids, asked_ids), (known_mask, asked_mask) = ids.chunk(2), mask.chunk(2)
         with torch.no_grad():
-            z_known, states_known = self.before.network.text_tower()(ids, mask)
-        z, states = clip.network.text_tower()(asked_ids, asked_mask)
-        meaning = (1 - cosine_similarity(z.float(), z_known.float(), dim=-1)).mean()
-        same = torch.tensor([a == b for a, b in zip(known, asked, strict=True)]).to(mask.device)
+            z_known, states_known = self.before.to(device).network.text_tower()(
+                known_ids, known_mask
+            )
+        z_asked, states = clip.network.text_tower()(asked_ids, asked_mask)
+        same = torch.tensor([known == asked for known, asked in pairs]).to(device)
         moved = (states.float() - states_known.float()).square().mean(dim=-1)
-        kept = mask & same[:, None]
-        drift = (moved * kept).sum() / kept.sum().clamp(min=1)
-        return {"loss": meaning + drift, "meaning": meaning.detach(), "drift": drift.detach()}
+        kept = known_mask & same[:, None]
+        parts = {
+            "words": _apart(z, meant).mean(),
+            "captions": _apart(z_asked, z_known).mean(),
+            "drift": (moved * kept).sum() / kept.sum().clamp(min=1),
+        }
+        return {"loss": sum(parts.values()), **{k: v.detach() for k, v in parts.items()}}
+
+
+def _apart(z: Tensor, other: Tensor) -> Tensor:
+    return 1 - cosine_similarity(z.float(), other.float(), dim=-1)
+
+
+def _parts(words: list[str]) -> list[list[str]]:
+    quarter = -(-len(words) // 4)
+    return [words[i : i + quarter] for i in range(0, len(words), quarter)]
 
 
 def _ids(clip: Clip, texts: list[str]) -> tuple[Tensor, Tensor]:
     ids, mask, _ = clip.tokenizer.encode(texts, clip.config.text_tower().context)
-    # Causal attention never looks at padding. Multiples of eight keep the shapes few.
-    longest = min(-(-int(mask.sum(dim=1).max()) // 8) * 8, ids.shape[1])
+    # Causal attention never looks at padding. Multiples of four keep the shapes few.
+    longest = min(-(-int(mask.sum(dim=1).max()) // 4) * 4, ids.shape[1])
     device = clip.network.logit_scale.device
     return ids[:, :longest].to(device), mask[:, :longest].to(device)
 
@@ -140,10 +180,17 @@ def teach(
 
     Prior and decoder have to be trained on it afterwards: they know CLIPs by both towers.
     """
-    before, clip = load_stage(folder), load_stage(folder)
+    clip = load_stage(folder)
     lessons = Lessons(Scenes(cache, seed=config.seed), Dictionary(cache))
     loader = Loader(lessons, config.batch, None, config.seed)
-    report = train(clip, loader, config, run, objective=Reading(before), max_minutes=minutes)
+    report = train(
+        clip,
+        loader,
+        config,
+        run,
+        objective=Reading(load_stage(folder), lessons),
+        max_minutes=minutes,
+    )
     if report.ending == "done":
         save_stage(load_stage(report.folder), folder)
     logging.info("text: %s after %d captions", report.ending, report.images)

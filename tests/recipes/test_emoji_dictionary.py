@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from dictionary import FILE, Dictionary
-from reading import LESSONS, Lessons, Reading, teach
+from reading import CAPTIONS, WORDS, Lessons, Reading, teach
 from scenes import LOOKED_UP, Scenes
 from word_vectors import MEANINGS, NEAREST, SHARPNESS, look_up
 
@@ -103,20 +103,32 @@ def _bare(caption: str) -> str:
     return re.sub(r"\ban? ", "", caption)
 
 
-def test_a_lesson_differs_from_what_is_known_by_one_word(lessons):
+def test_a_lesson_is_a_word_or_differs_from_what_is_known_by_one(lessons):
     names = {name for row in lessons.scenes.atlas.rows for name in row.names["en"]}
-    new = 0
+    kinds = Counter()
     for index in range(2000):
         sample = lessons.sample(index)
         known, asked = sample.captions[0], sample.key
         assert lessons.sample(index).key == asked
+        words = set(asked.replace(",", "").split()) & set(lessons.dictionary.words)
         if known == asked:
+            kinds["word" if words else "kept"] += 1
+            assert not words or words == {asked}
             continue
-        new += 1
-        (word,) = set(asked.replace(",", "").split()) & set(lessons.dictionary.words)
+        kinds["caption"] += 1
+        (word,) = words
         said = {_bare(asked.replace(word, name)) for name in names}
         assert _bare(known) in said
-    assert LESSONS - 0.05 < new / 2000 < LESSONS + 0.05
+    assert abs(kinds["word"] / 2000 - WORDS) < 0.04
+    assert abs(kinds["caption"] / 2000 - CAPTIONS) < 0.03
+
+
+def test_words_that_are_names_are_not_taught(folder):
+    dictionary = Dictionary(folder)
+    scenes = Scenes(folder)
+    name = next(row.names["en"][0] for row in scenes.atlas.rows if row.split == "train")
+    dictionary.words[5] = name
+    assert 5 not in Lessons(scenes, dictionary).taught
 
 
 def _clip(lessons: Lessons) -> Clip:
@@ -130,15 +142,22 @@ def _batch(known: list[str], asked: list[str]) -> Batch:
     return Batch(keys=tuple(asked), captions=tuple(known))
 
 
-def test_what_is_read_as_before_costs_nothing(lessons):
+def _cosine(clip: Clip, one: str, other: str) -> float:
+    z = clip.encode_text([one, other]).embedding
+    return (z[0] @ z[1]).item()
+
+
+def test_the_losses_are_distances_to_what_is_known(lessons):
     clip = _clip(lessons)
-    loss = Reading(_clip(lessons))
-    same = loss(clip, _batch(["a cat", "two dogs"], ["a cat", "two dogs"]), Randomness([0]))
-    assert same["loss"].item() == pytest.approx(0, abs=1e-6)
-    other = loss(clip, _batch(["a cat", "two dogs"], ["a cat", "hounds"]), Randomness([0]))
-    z = clip.encode_text(["two dogs", "hounds"]).embedding
-    assert other["meaning"].item() == pytest.approx((1 - (z[0] @ z[1]).item()) / 2, abs=1e-5)
-    assert other["drift"].item() == pytest.approx(0, abs=1e-6)
+    word = lessons.dictionary.words[lessons.taught[0]]
+    meant = lessons.names[lessons.dictionary.meanings(lessons.taught[0])[0][0]]
+    batch = _batch(["a cat", "two dogs", word], ["a cat", "hounds", word])
+    losses = Reading(_clip(lessons), lessons)(clip, batch, Randomness([0]))
+    assert losses["words"].item() == pytest.approx(1 - _cosine(clip, word, meant), abs=1e-5)
+    expected = (1 - _cosine(clip, "two dogs", "hounds")) / 2
+    assert losses["captions"].item() == pytest.approx(expected, abs=1e-5)
+    assert losses["drift"].item() == pytest.approx(0, abs=1e-6)
+    assert losses["loss"] == sum(losses[part] for part in ("words", "captions", "drift"))
 
 
 def test_teaching_moves_words_to_what_they_mean_and_leaves_the_image_tower(lessons, tmp_path):
@@ -151,6 +170,6 @@ def test_teaching_moves_words_to_what_they_mean_and_leaves_the_image_tower(lesso
     changed = {key.split(".")[1] for key in before if not torch.equal(before[key], after[key])}
     assert changed == {"text"}
     batch = next(Loader(lessons, 64, None, seed=99).batches())
-    judge = Reading(clip)
-    losses = [judge(some, batch, Randomness([0]))["meaning"].item() for some in (clip, taught)]
+    judge = Reading(clip, lessons)
+    losses = [judge(some, batch, Randomness([0]))["words"].item() for some in (clip, taught)]
     assert losses[1] < 0.7 * losses[0]
