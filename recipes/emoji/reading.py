@@ -135,16 +135,17 @@ class Reading:
             for known, asked in zip(batch.captions, batch.keys, strict=True)
             if asked not in self._meant
         ]
+        tower = clip.network.text_tower()
         words.sort(key=len)  # a long one would have all of them padded
-        z = torch.cat([clip.network.text_tower()(*_ids(clip, part))[0] for part in _parts(words)])
+        z = torch.cat([tower(*clip.tokens(part)[:2])[0] for part in _parts(words)])
         meant = torch.stack([self._meant[word] for word in words]).to(device)
-        ids, mask = _ids(clip, [text for side in zip(*pairs, strict=True) for text in side])
+        ids, mask, _ = clip.tokens([text for side in zip(*pairs, strict=True) for text in side])
         (known_ids, asked_ids), (known_mask, asked_mask) = ids.chunk(2), mask.chunk(2)
         with torch.no_grad():
             z_known, states_known = self.before.to(device).network.text_tower()(
                 known_ids, known_mask
             )
-        z_asked, states = clip.network.text_tower()(asked_ids, asked_mask)
+        z_asked, states = tower(asked_ids, asked_mask)
         same = torch.tensor([known == asked for known, asked in pairs]).to(device)
         moved = (states.float() - states_known.float()).square().mean(dim=-1)
         kept = known_mask & same[:, None]
@@ -163,14 +164,6 @@ def _apart(z: Tensor, other: Tensor) -> Tensor:
 def _parts(words: list[str]) -> list[list[str]]:
     quarter = -(-len(words) // 4)
     return [words[i : i + quarter] for i in range(0, len(words), quarter)]
-
-
-def _ids(clip: Clip, texts: list[str]) -> tuple[Tensor, Tensor]:
-    ids, mask, _ = clip.tokenizer.encode(texts, clip.config.text_tower().context)
-    # Causal attention never looks at padding. Multiples of four keep the shapes few.
-    longest = min(-(-int(mask.sum(dim=1).max()) // 4) * 4, ids.shape[1])
-    device = clip.network.logit_scale.device
-    return ids[:, :longest].to(device), mask[:, :longest].to(device)
 
 
 def teach(

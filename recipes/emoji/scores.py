@@ -34,7 +34,7 @@ def cells(judge: Judge, source: Scenes, count: int) -> list[Row]:
     shown_instead = nearest_training_images(judge, source, questions)
     judge.show("unseen cells (B): real, drawn", questions, real, drawn)
     found = {
-        kind: _cell_hits(judge, pictures, lists)
+        kind: cell_hits(judge, pictures, lists)
         for kind, pictures in (("real", real), ("drawn", drawn), ("baseline", shown_instead))
     }
     about = "unseen cells (B), R@1 of 100"
@@ -228,7 +228,7 @@ def examine(judge: Eyes, source: Scenes, count: int = 1000) -> list[Row]:
         place = ranks_among(seen[own], text)
         rows.append(Row(about, "real", "R@1 among 100 concepts", share(place < 1), 0.6))
         lists = [candidates.cell(q.rows[0], q.key) for q in asked]
-        hits = _cell_hits(judge, images(asked), lists)
+        hits = cell_hits(judge, images(asked), lists)
         rows += [
             Row(about, "real", f"{what}, R@1 among styles and concepts", share(found))
             for what, found in hits.items()
@@ -280,7 +280,7 @@ def _korean(
     asked = [questions[i] for i in own]
     pictures = judge.draw("B Korean", asked, [question.korean or "" for question in asked])
     judge.show("unseen cells (B) in Korean: real, drawn", asked, images(asked), pictures)
-    hits = _cell_hits(judge, pictures, [lists[i] for i in own])["both"]
+    hits = cell_hits(judge, pictures, [lists[i] for i in own])["both"]
     about = "Korean prompts on B"
     return [
         Row(about, "drawn from Korean", "both", share(hits)),
@@ -289,7 +289,7 @@ def _korean(
     ]
 
 
-def _cell_hits(
+def cell_hits(
     judge: Eyes, pictures: Pictures, lists: Sequence[list[Candidate]]
 ) -> dict[str, Tensor]:
     """Whether the nearest caption has the right concept, the right style, and both."""

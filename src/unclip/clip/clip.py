@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
@@ -177,10 +177,7 @@ class Clip(nn.Module):
         assert batch.images is not None, "CLIP trains on images"
         assert batch.captions is not None, "CLIP trains on captions"
         self.clamp_logit_scale()
-        ids, mask, cut = self.tokenizer.encode(batch.captions, self.config.text_tower().context)
-        # Causal attention never looks at padding. Multiples of eight keep the shapes few.
-        longest = min(-(-int(mask.sum(dim=1).max()) // 8) * 8, ids.shape[1])
-        ids, mask = ids[:, :longest].to(self._device), mask[:, :longest].to(self._device)
+        ids, mask, cut = self.tokens(batch.captions)
         image = unit(self.network.image_tower()(self.pixels(batch.images), randomness))
         text = unit(self.network.text_tower()(ids, mask)[0])
         scale = self.network.logit_scale.exp()
@@ -210,6 +207,18 @@ class Clip(nn.Module):
     def after_step(self) -> None:
         """What the trainer calls after each optimiser step."""
         self.clamp_logit_scale()
+
+    def tokens(
+        self, captions: Sequence[str]
+    ) -> tuple[Int[Tensor, "b n"], Bool[Tensor, "b n"], Bool[Tensor, " b"]]:
+        """What the text tower reads: ids, a mask of the real ones, and which captions were cut.
+
+        There is hardly more padding than the longest caption needs: causal attention never looks
+        at it. Multiples of eight keep the shapes few.
+        """
+        ids, mask, cut = self.tokenizer.encode(captions, self.config.text_tower().context)
+        longest = min(-(-int(mask.sum(dim=1).max()) // 8) * 8, ids.shape[1])
+        return ids[:, :longest].to(self._device), mask[:, :longest].to(self._device), cut
 
     @torch.no_grad()
     def encode_image(
