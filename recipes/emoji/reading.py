@@ -17,6 +17,7 @@ import torch
 from atlas import Row
 from captions import Shown
 from dictionary import Dictionary
+from grammar import article
 from scenes import Scenes
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
@@ -31,8 +32,9 @@ from unclip.training.objectives import unwrapped
 from unclip.training.trainer import train
 from unclip.types import Batch, Losses
 
-WORDS, CAPTIONS = 0.8, 0.08
-"""Shares of words alone, and of captions with a word; the others are scenes' own captions."""
+WORDS, CAPTIONS, NAMES = 0.65, 0.08, 0.13
+"""Shares of words alone, captions with a word, and names alone, which are to stay what they are;
+the others are scenes' own captions."""
 READING = TrainingConfig(
     steps=6000,
     batch=1536,
@@ -63,6 +65,7 @@ class Lessons:
         for row in scenes.atlas.rows:
             if row.split == "train":
                 self._rows.setdefault(row.concept, []).append(row)
+        self._concepts = list(self._rows.values())
         self.names = {key: rows[0].names["en"][0] for key, rows in self._rows.items()}
         known = {name for rows in self._rows.values() for row in rows for name in row.names["en"]}
         self.taught = [i for i, word in enumerate(dictionary.words) if word not in known]
@@ -74,14 +77,20 @@ class Lessons:
         """Return the lesson at ``index``."""
         rng = Random(derive_seed(self.scenes.seed, "lesson", index))
         kind = rng.random()
-        if kind >= WORDS + CAPTIONS:
-            known = asked = self.scenes.scene(index).caption
+        if kind < CAPTIONS:
+            known, asked = self._captions(rng.choice(self.taught), rng)
+        elif kind < CAPTIONS + WORDS:
+            known = asked = self.dictionary.words[rng.choice(self.taught)]
+        elif kind < CAPTIONS + WORDS + NAMES:
+            known = asked = self._name(rng)
         else:
-            number = rng.choice(self.taught)
-            known = asked = self.dictionary.words[number]
-            if kind < CAPTIONS:
-                known, asked = self._captions(number, rng)
+            known = asked = self.scenes.scene(index).caption
         return Sample(asked, (known,), _NO_PICTURE)
+
+    def _name(self, rng: Random) -> str:
+        row = rng.choice(rng.choice(self._concepts))
+        name = rng.choice(row.names["en"])
+        return article(name) if rng.random() < 0.5 else name
 
     def _captions(self, number: int, rng: Random) -> tuple[str, str]:
         concepts, weights = self.dictionary.meanings(number)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from dictionary import FILE, Dictionary
-from reading import CAPTIONS, WORDS, Lessons, Reading, teach
+from reading import CAPTIONS, NAMES, WORDS, Lessons, Reading, teach
 from scenes import LOOKED_UP, Scenes
 from word_vectors import MEANINGS, NEAREST, SHARPNESS, look_up
 
@@ -112,7 +112,8 @@ def test_a_lesson_is_a_word_or_differs_from_what_is_known_by_one(lessons):
         assert lessons.sample(index).key == asked
         words = set(asked.replace(",", "").split()) & set(lessons.dictionary.words)
         if known == asked:
-            kinds["word" if words else "kept"] += 1
+            kind = "word" if words else "name" if _bare(asked) in names else "kept"
+            kinds[kind] += 1
             assert not words or words == {asked}
             continue
         kinds["caption"] += 1
@@ -121,6 +122,8 @@ def test_a_lesson_is_a_word_or_differs_from_what_is_known_by_one(lessons):
         assert _bare(known) in said
     assert abs(kinds["word"] / 2000 - WORDS) < 0.04
     assert abs(kinds["caption"] / 2000 - CAPTIONS) < 0.03
+    # Some of the scenes' captions are names, too.
+    assert NAMES - 0.04 < kinds["name"] / 2000 < NAMES + 0.07
 
 
 def test_words_that_are_names_are_not_taught(folder):
