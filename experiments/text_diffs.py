@@ -1,7 +1,8 @@
 """Figure 5: edits by text. Red glyphs are turned blue, and have to stay the glyphs they are.
 
 The colour is read from the pixels. The glyph is found if the evaluator takes the caption with the
-new colour for the right one among a hundred.
+new colour for the right one among a hundred. It does so for a part of real pictures alone, so the
+share is corrected for that and for chance: (R − chance) / (R_real − chance).
 """
 
 from functools import cached_property
@@ -14,7 +15,7 @@ from measures import AMONG, curve, found_among, percent, read, see
 from study import Numbers, Question, Setting, Study, bar, main
 from unclip.evaluation.colours import coloured
 from unclip.evaluation.drawing import stacked
-from unclip.evaluation.statistics import mean, share
+from unclip.evaluation.statistics import corrected, mean, share
 from unclip.images import contact_sheet, to_pil
 from unclip.manipulation.text_diff import text_difference, trajectory
 
@@ -60,17 +61,23 @@ class Edits:
     def scores(self, theta: float) -> Numbers:
         pictures = eight_bit(self.draw(theta))
         seen = see(self.setting, pictures)
+        found = found_among(seen, self.captions)
         return {
             "target colour": share(coloured(pictures, self.colours)[:, 0]).as_json(),
-            "glyph found": share(found_among(seen, self.captions)).as_json(),
+            "glyph found": share(found).as_json(),
+            "glyph found, corrected": corrected(found, self.real_found, 1 / AMONG).as_json(),
             "cosine to the target": mean((seen * self.captions).sum(1)).as_json(),
         }
 
-    def real(self) -> Numbers:
-        """How often the evaluator finds the glyphs of the pictures as they were."""
+    @cached_property
+    def real_found(self) -> Tensor:
+        """Whether the evaluator finds the glyphs of the pictures as they were."""
         seen = see(self.setting, eight_bit(stacked(self.codes.images)))
         captions = read(self.setting, [question.caption for question in self.questions])
-        return {"glyph found": share(found_among(seen, captions)).as_json()}
+        return found_among(seen, captions)
+
+    def real(self) -> Numbers:
+        return {"glyph found": share(self.real_found).as_json()}
 
 
 def _asked(setting: Setting) -> list[Question]:
@@ -94,7 +101,9 @@ def measure(setting: Setting) -> Numbers:
     last = points[-1]
     bars = [
         bar(f"θ {last['theta']}: target colour", last["target colour"], least=0.7),
-        bar(f"θ {last['theta']}: glyph found", last["glyph found"], least=0.6),
+        bar(
+            f"θ {last['theta']}: glyph found, corrected", last["glyph found, corrected"], least=0.6
+        ),
     ]
     return {
         "curve": points,
