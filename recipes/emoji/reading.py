@@ -36,7 +36,7 @@ WORDS, CAPTIONS, NAMES = 0.65, 0.08, 0.13
 """Shares of words alone, captions with a word, and names alone, which are to stay what they are;
 the others are scenes' own captions."""
 READING = TrainingConfig(
-    steps=6000,
+    steps=2500,
     batch=1536,
     lr=2e-3,
     warmup=100,
