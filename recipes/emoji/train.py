@@ -93,7 +93,7 @@ def train_stage(
     if kind == "text":
         teach(out / "clip", out / "training" / "text", arguments.cache, config, minutes)
         return
-    source = _scenes(kind, arguments.cache, int(size) if size else 64, config.seed)
+    source = scenes_for(kind, arguments.cache, int(size) if size else 64, config.seed)
     clip = frozen(out / "clip") if kind in ("prior", "decoder") else None
     match kind:
         case "clip":
@@ -124,7 +124,7 @@ def train_stage(
     logging.info("%s: %s after %d images", name, report.ending, report.images)
 
 
-def _scenes(kind: str, cache: Path, size: int, seed: int) -> Scenes:
+def scenes_for(kind: str, cache: Path, size: int, seed: int) -> Scenes:
     """What a stage is trained on; prior and decoder meet words of the dictionary, too."""
     if kind == "clip":
         return Alike(cache, size, seed)
