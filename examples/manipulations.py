@@ -42,7 +42,8 @@ def rows(model: UnCLIP, size: int) -> list[Row]:
 
     kept = vary(model, one, how=Vary(eta=0.5), options=walk.model_copy(update={"images": 2}))
     between = interpolate(model, one, other, how=Interpolate(frames=COLUMNS), options=options)
-    edited = edit(model, fruit, how=Edit(to=GREEN, origin=FRUIT, frames=5), options=walk)
+    guided = walk.model_copy(update={"decoder": SamplingOptions(steps=62, guidance=3.0)})
+    edited = edit(model, fruit, how=Edit(to=GREEN, origin=FRUIT, frames=5), options=guided)
     repainted = inpaint(model, fruit, how=Inpaint(prompt=GREEN, box=box), options=options)
     return [
         [(one, "vary:"), *labelled(vary(model, one, options=five))],
