@@ -109,3 +109,7 @@ def measured(judge: Judge, source: Scenes, count: int) -> dict[str, Score | floa
         row.score for row in scores.relations(judge, source, count) if row.pictures == "drawn"
     )
     return {**found, "seconds": seconds if fresh else None}
+
+
+if __name__ == "__main__":
+    main()
