@@ -60,8 +60,8 @@ def plot(numbers: Numbers, figure) -> None:
         axes.bar(places, values, 0.18, yerr=errors, label=name)
     names = [name.replace(", ", ",\n") for name in CONDITIONS.values()]
     axes.set_xticks([place + 0.3 for place in range(len(CONDITIONS))], names)
-    axes.set(ylabel="share of pictures with the right colours", ylim=(0, 1.05))
-    axes.legend()
+    axes.set(ylabel="share of pictures with the right colours", ylim=(0, 1.15))
+    axes.legend(ncols=4, loc="upper center")
 
 
 def ours(numbers: Numbers) -> dict[str, str]:

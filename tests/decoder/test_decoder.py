@@ -418,6 +418,25 @@ def test_the_first_noise_of_an_inversion_is_as_loud_as_the_config_says():
     assert torch.equal(first(loud, noise, iterations=3), first(plain, noise))
 
 
+def test_what_neighbours_share_of_that_noise_is_as_loud_as_the_config_says():
+    """Local means of constant noise are the noise; of a checkerboard a ninth, on its inside."""
+    plain, coarse = (randomise(Decoder(config(coarse_noise=gain))).eval() for gain in (1.0, 3.0))
+    z, images = embeddings(1), torch.randn(1, 3, 8, 8).clamp(-1, 1)
+    options = SamplingOptions(sampler="ddim", steps=5, clip="none", spacing="strided")
+
+    def first(decoder: Decoder, noise: torch.Tensor, iterations: int = 0) -> torch.Tensor:
+        walk = decoder.invert(images, z, None, options, iterations=iterations, noise=noise)
+        return next(walk).sample
+
+    flat = torch.ones(1, 3, 8, 8)
+    assert torch.allclose(first(coarse, flat), first(plain, 3 * flat))
+    assert torch.allclose(first(coarse, flat, iterations=3), first(plain, 3 * flat, iterations=3))
+    board = (torch.arange(8)[:, None] + torch.arange(8)).remainder(2).mul(2).sub(1).float()
+    board = board.expand(1, 3, 8, 8)
+    found, wanted = first(coarse, board), first(plain, (1 + 2 / 9) * board)
+    assert torch.allclose(found[..., 1:-1, 1:-1], wanted[..., 1:-1, 1:-1], atol=1e-6)
+
+
 def test_only_a_network_that_says_x0_is_doubted_near_clean_data():
     """ε̂ of the others is what they say, no error of x̂0 over σ."""
     options = SamplingOptions(sampler="ddim", steps=5, clip="none", spacing="strided")

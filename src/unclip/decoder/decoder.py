@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
 
 from unclip.config import Config
 from unclip.decoder.conditioning import ClipStatesGuidance
@@ -42,6 +43,10 @@ class DecoderConfig(Config):
     """Deviation, in units of σ, of what the first step of an inversion adds to a picture, unless
     that is exact. More than 1 makes up for the noise that the steps lose between them near clean
     data, where a small network sees some of it alone: x_T deviates by 1 again."""
+    coarse_noise: float = Field(default=1.0, gt=0)
+    """How much louder than the rest of that noise its local mean is, of 3 × 3 pixels. More than 1
+    makes up for a network that tells noise by what differs between neighbours, and takes what they
+    share for data: neighbours in x_T are unlike each other by chance alone again."""
     clip: ClipIdentity | None = None
     """The CLIP it was trained on; None in checkpoints older than this record."""
 
@@ -160,8 +165,8 @@ class Decoder(nn.Module):
             text: captions; the paper's inversion has none.
             options: the way back. Guidance should be 1: with it the way there is another.
             iterations: at most so many more evaluations a step, to make it exact.
-            noise: of deviation 1; what the first, invisible step adds, by ``first_noise``, so that
-                flat pictures end as noise too.
+            noise: of deviation 1; what the first, invisible step adds, by ``first_noise`` and
+                ``coarse_noise``, so that flat pictures end as noise too.
 
         Returns:
             x_T [b c h w].
@@ -169,7 +174,8 @@ class Decoder(nn.Module):
         network = self._denoiser(image_embedding, text, len(images), options)
         x0 = images.to(self.device)
         scale = 1.0 if iterations else self.config.first_noise
-        noise = None if noise is None else scale * noise.to(self.device)
+        if noise is not None:
+            noise = scale * _with_coarse(noise.to(self.device), self.config.coarse_noise)
         walk = invert(
             self.process,
             network,
@@ -286,3 +292,11 @@ class Decoder(nn.Module):
         if height % stride or width % stride:
             raise OptionError(f"{width}×{height} are no multiples of the U-Net's {stride}")
         return height, width
+
+
+def _with_coarse(noise: Float[Tensor, "b c h w"], gain: float) -> Float[Tensor, "b c h w"]:
+    """Noise whose mean over each 3 × 3 pixels is ``gain`` times as loud, the rest as it was."""
+    if gain == 1:
+        return noise
+    local = avg_pool2d(noise, 3, stride=1, padding=1, count_include_pad=False)
+    return noise + (gain - 1) * local

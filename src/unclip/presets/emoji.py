@@ -48,6 +48,7 @@ def _emoji(unet: UNetConfig, training: Mapping[str, TrainingConfig]) -> Preset:
             text_drop=0.15,
             layout=LayoutConfig(side=16, channels=8),
             first_noise=1.3,
+            coarse_noise=1.8,
         ),
         upsamplers={
             256: upsampler(64, small_unet(64, (1, 1), 1, 4, None), PATCHED, Blur(), 64, 4),

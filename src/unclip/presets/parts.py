@@ -108,6 +108,7 @@ def decoder(
     text_drop: float = 0.5,
     layout: LayoutConfig | None = None,
     first_noise: float = 1.0,
+    coarse_noise: float = 1.0,
 ) -> Callable[[ClipConfig], DecoderConfig]:
     """The decoder for a CLIP.
 
@@ -127,6 +128,7 @@ def decoder(
             diffusion=diffusion or DiffusionConfig(variance="learned_range"),
             text_drop=text_drop,
             first_noise=first_noise,
+            coarse_noise=coarse_noise,
         )
 
     return build
