@@ -3,6 +3,7 @@
     python recipes/emoji/evaluate.py runs/emoji           # after evaluator.py; 500 of each
     python recipes/emoji/evaluate.py runs/emoji --quick   # 32 of each, to see that it works
     python recipes/emoji/evaluate.py runs/emoji --parts colours speed
+    python recipes/emoji/evaluate.py runs/emoji --from-pictures  # z_i of real pictures: no prior
 
 Drawn with the model's own defaults, every picture from its own seed. Pictures are kept as they are
 drawn: the same command again goes on where it stopped.
@@ -18,7 +19,7 @@ from pathlib import Path
 import evaluator
 import scores
 from enlarging import enlarging
-from judge import Judge
+from judge import FromPictures, Judge
 from rich.console import Console
 from scenes import Scenes
 from speed import speed
@@ -43,6 +44,8 @@ PARTS: dict[str, Callable[[Judge, Scenes, int], list[Row]]] = {
 }
 LARGE_PARTS = ("distances", "upsamplers", "speed")
 """Parts that need more than scenes of 64 px."""
+WITHOUT_PRIOR = ("cells", "colours", "relations", "counts", "captions")
+"""Parts whose questions have real pictures of 64 px, from which z_i can come."""
 
 
 def evaluate(
@@ -74,24 +77,37 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=COUNT, help="pictures of each kind")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} pictures of each kind")
     every = (*PARTS, *LARGE_PARTS)
-    parser.add_argument("--parts", nargs="+", choices=every, default=every)
+    parser.add_argument("--parts", nargs="+", choices=every, default=None, help="all if unset")
+    parser.add_argument(
+        "--from-pictures",
+        action="store_true",
+        help=f"z_i of the real pictures, as by a perfect prior; for {', '.join(WITHOUT_PRIOR)}",
+    )
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    possible = WITHOUT_PRIOR if arguments.from_pictures else every
+    parts = arguments.parts or possible
+    if impossible := [part for part in parts if part not in possible]:
+        parser.error(
+            f"--from-pictures has no {', '.join(impossible)}; it has {', '.join(possible)}"
+        )
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     require_matplotlib()
     started = time.monotonic()
     model = load(arguments.model)
     clip = load_evaluator(arguments.evaluator, model)
     drawn = arguments.out / "pictures" / f"{model.fingerprint}-{arguments.seed}"
-    judge = Judge(model, clip, drawn, arguments.seed, logging.info)
+    kind = FromPictures if arguments.from_pictures else Judge
+    judge = kind(model, clip, drawn, arguments.seed, logging.info)
     count = QUICK if arguments.quick else arguments.count
-    rows = evaluate(judge, arguments.cache, count, arguments.parts, arguments.model)
+    rows = evaluate(judge, arguments.cache, count, parts, arguments.model)
     weights = (arguments.evaluator / "clip" / WEIGHTS).read_bytes()
     facts = {
         "model": model.name,
         "fingerprint": model.fingerprint,
         "evaluator": hashlib.sha256(weights).hexdigest()[:12],
         "count": count,
+        "z_i": "of the real pictures" if arguments.from_pictures else "drawn by the prior",
         "options": judge.options().model_dump(mode="json"),
         "seed": arguments.seed,
         "seconds": round(time.monotonic() - started, 1),

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from unclip.clip.clip import Clip
-from unclip.evaluation.drawing import draw_into, side_by_side, stacked
+from unclip.evaluation.drawing import draw, draw_into, pixels, side_by_side, stacked
 from unclip.images import contact_sheet, decode
 from unclip.options import GenerateOptions
 from unclip.pipeline import UnCLIP
@@ -113,6 +113,28 @@ class Judge(Eyes):
             cells = [cell.resize(size, 0 if side < _SHEET_SIDE else 1) for cell in cells]
         words = [question.caption for question in questions[: len(cells)]]
         self.sheets[about] = contact_sheet(cells, 4, words)
+
+
+class FromPictures(Judge):
+    """The same, but each z_i is CLIP's of the real picture: what a perfect prior would lead to."""
+
+    def draw(
+        self,
+        name: str,
+        questions: Sequence[Question],
+        captions: Sequence[str] | None = None,
+        size: int = 64,
+    ) -> Pictures:
+        """One picture for each question, see `Judge.draw`; not kept."""
+        captions = captions or [question.caption for question in questions]
+        options, drawn = self.options(size), []
+        for start in range(0, len(questions), BATCH):
+            part = questions[start : start + BATCH]
+            z = self.model.encode_image(stacked([question.image for question in part]))
+            keys, words = [question.key for question in part], captions[start : start + BATCH]
+            drawn.append(pixels(finish(draw(self.model, words, keys, options, self.seed, z))))
+        self.tell(f"{name}: {len(questions)} pictures of {size} px, from real ones' z_i")
+        return np.concatenate(drawn)
 
 
 def images(questions: Sequence[Question]) -> Pictures:

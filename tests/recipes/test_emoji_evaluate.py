@@ -1,5 +1,6 @@
 import json
 from collections import Counter
+from dataclasses import replace
 
 import candidates
 import enlarging
@@ -11,7 +12,7 @@ import scores
 import torch
 from candidates import Candidates
 from held_out import held_out
-from judge import Judge
+from judge import FromPictures, Judge
 from scenes import Scenes
 from splits import held_colour, held_colour_pairs, kept_from_evaluator
 
@@ -228,6 +229,29 @@ def test_the_report_is_complete_and_the_same_every_time(
     again, _ = report("first")
     assert again == first
     assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
+
+
+@SHORT_CONTEXT
+def test_without_a_prior_z_i_are_those_of_the_real_pictures(
+    source, tiny, small_evaluator, tmp_path
+):
+    """Other pictures, other z_i, other drawings; and the model's prior is not asked."""
+    torch.manual_seed(0)
+    with tiny.clip.use() as clip:
+        decoder = Decoder(preset("tiny").decoder(clip.config)).eval().requires_grad_(False)
+    for weight in decoder.parameters():  # new ones say 0, whatever they are given
+        weight.add_(0.05 * torch.randn_like(weight))
+    blind = UnCLIP(tiny.clip, None, Slot.holding(decoder), {}, size=64, defaults=tiny.defaults)
+    judge = FromPictures(blind, small_evaluator, tmp_path)
+    questions = held_out(source, "B", 3)
+    drawn = judge.draw("B", questions)
+    assert drawn.shape == (3, 64, 64, 3)
+    assert drawn.dtype == np.uint8
+    assert np.array_equal(judge.draw("B", questions), drawn)
+    swapped = [replace(questions[0], image=questions[1].image), *questions[1:]]
+    others = judge.draw("B", swapped)
+    assert not np.array_equal(others[0], drawn[0])
+    assert np.array_equal(others[1:], drawn[1:])
 
 
 def test_the_evaluator_is_another_clip():
