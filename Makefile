@@ -23,7 +23,7 @@ install-dev: .venv/.installed-dev
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
-# torch first and pinned: an unpinned request would bring gigabytes of CUDA to a machine without one.
+# torch first and pinned, so that nothing which depends on it brings another one.
 .venv/.installed: .venv/bin/python pyproject.toml constraints.txt
 	$(PIP) torch==2.13.0
 	$(PIP) --editable .
