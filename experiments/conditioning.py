@@ -75,7 +75,7 @@ def _of(setting: Setting, kind: str) -> Numbers:
     questions = setting.questions("B")
     torch.manual_seed(setting.seed)
     config = sizes.training["decoder"].model_copy(update={"seed": setting.seed})
-    folder = setting.folder / f"trained on {kind}"
+    folder = setting.folder / f"trained on {kind}, seed {setting.seed}"
     report = train_into(
         folder,
         build(sizes.decoder(clip.config)),
@@ -86,9 +86,11 @@ def _of(setting: Setting, kind: str) -> Numbers:
         max_minutes=(setting.train or 0) / 2,
     )
     shipped = setting.model.decoder
-    setting.model.decoder = Slot.holding(load_stage(folder / "decoder", choose_runtime()))
-    drawn = pictures(setting, questions, condition=condition)
-    setting.model.decoder = shipped
+    try:
+        setting.model.decoder = Slot.holding(load_stage(folder / "decoder", choose_runtime()))
+        drawn = pictures(setting, questions, condition=condition)
+    finally:  # other studies take the same model
+        setting.model.decoder = shipped
     return {"images": report.images, **quality(setting, questions, drawn)}
 
 

@@ -101,14 +101,20 @@ def trained(setting: Setting, kind: str, clip: Clip) -> tuple[Any, Numbers]:
     sizes = sizes.with_autoregressive() if kind == "autoregressive" else sizes
     steps, batch = (QUICK_STEPS, QUICK_BATCH) if setting.arguments.quick else (STEPS, BATCH)
     config = sizes.training["prior"].updated(
-        {"steps": steps, "batch": batch, "warmup": min(100, steps // 10), "save_every": 200}
+        {
+            "steps": steps,
+            "batch": batch,
+            "warmup": min(100, steps // 10),
+            "save_every": 200,
+            "seed": setting.seed,
+        }
     )
     torch.manual_seed(setting.seed)
     shape = sizes.prior(clip.config)
     if setting.arguments.quick and kind == "autoregressive":
         shape = shape.updated({"network": {"buckets": QUICK_BUCKETS}})
     prior = build_prior(shape)
-    folder = setting.folder / f"{kind}-{steps}"
+    folder = setting.folder / f"{kind}-{steps}-{setting.seed}"
     half = setting.train / 2 if setting.train else None
     transform = SquareResize(size=setting.scenes.size)
     report = train_into(

@@ -82,9 +82,15 @@ def trained(setting: Setting, name: str) -> tuple[Clip, Numbers]:
     whole, batch = (QUICK_STEPS, QUICK_BATCH) if setting.arguments.quick else (STEPS, BATCH)
     steps = round(part * whole)
     config = sizes.training["clip"].updated(
-        {"steps": steps, "batch": batch, "warmup": steps // 10, "sam_radius": radius}
+        {
+            "steps": steps,
+            "batch": batch,
+            "warmup": steps // 10,
+            "sam_radius": radius,
+            "seed": setting.seed,
+        }
     )
-    folder = setting.folder / f"{name.replace(' ', '-').replace(',', '')}-{steps}"
+    folder = setting.folder / f"{name.replace(' ', '-').replace(',', '')}-{steps}-{setting.seed}"
     first = range(400 if setting.arguments.quick else CAPTIONS)
     torch.manual_seed(setting.seed)
     words = tokenizer_for(

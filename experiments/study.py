@@ -169,8 +169,14 @@ class Setting:
 
     @cached_property
     def _identity(self) -> str:
-        """Whatever changes the numbers: model, evaluator, count and seed."""
-        parts = [self.model.fingerprint, str(self.judged_by), str(self.count), str(self.seed)]
+        """Whatever changes the numbers: model and its defaults, evaluator, size and seed."""
+        asked = self.arguments
+        parts = [
+            self.model.fingerprint,
+            self.model.defaults.model_dump_json(),
+            str(self.judged_by),
+            str((self.count, self.seed, bool(asked.quick), asked.train)),
+        ]
         return hashlib.sha256("/".join(parts).encode()).hexdigest()[:12]
 
     @cached_property

@@ -68,9 +68,14 @@ class Edits:
         return {
             "target colour": share(coloured(pictures, self.colours)[:, 0]).as_json(),
             "glyph found": share(found).as_json(),
-            "glyph found, corrected": corrected(found, self.real_found, 1 / AMONG).as_json(),
+            "glyph found, corrected": corrected(found, self.real_found, 1 / self.among).as_json(),
             "cosine to the target": mean((seen * self.captions).sum(1)).as_json(),
         }
+
+    @property
+    def among(self) -> int:
+        """Captions that the right one is found among."""
+        return min(AMONG, len(self.questions))
 
     @cached_property
     def real_found(self) -> Tensor:
@@ -109,7 +114,7 @@ def measure(setting: Setting) -> Numbers:
         "real pictures": setting.point("real pictures", edits.real, REAL_COST),
         "from": SOURCE,
         "to": TARGET,
-        "among": AMONG,
+        "among": edits.among,
         "bars": bars,
     }
 

@@ -32,6 +32,15 @@ _KOREAN_COLOUR_WORDS = re.compile(
 )
 NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five"}
 KOREAN_NUMBERS = {2: "두", 3: "세", 4: "네", 5: "다섯"}
+TEMPLATE_WORDS = {
+    "en": """a an and the on of in to with background icon style drawing left right above below
+        next beside front behind over under small large two three four five plain picture emoji
+        silhouette red orange yellow green teal blue purple pink brown black white gray""",
+    "ko": """빨간 주황 노란 초록 녹색 청록 파란 보라 분홍 갈색 검은 검정 흰 하얀 회색 배경
+        아이콘 스타일 그림 왼쪽 오른쪽 위에 아래에 옆에 앞에 뒤에
+        있는 있다 작은 큰 두 세 네 다섯 개 마리 명 이모지""",
+}
+"""What captions say around the names of things, colours included."""
 
 
 @dataclass(frozen=True)

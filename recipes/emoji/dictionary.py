@@ -4,7 +4,7 @@ Knows words and concepts, no vectors.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from functools import cached_property
 from pathlib import Path
 
@@ -19,7 +19,7 @@ class Dictionary:
     """Words and what they may stand for.
 
     Args:
-        folder: where `build.py` and this script packed their files.
+        folder: where `build.py` and `word_vectors.py` packed their files.
         held: words that `words_for` never gives.
 
     Raises:
@@ -50,9 +50,14 @@ class Dictionary:
     def _by_concept(self) -> dict[str, tuple[list[str], list[float]]]:
         found: dict[str, tuple[list[str], list[float]]] = defaultdict(lambda: ([], []))
         for number, word in enumerate(self.words):
-            if word in self._held or word.removesuffix("s") in self._held:
+            if held(word, self._held):
                 continue
             for key, weight in zip(*self.meanings(number), strict=True):
                 found[key][0].append(word)
                 found[key][1].append(weight)
         return dict(found)
+
+
+def held(word: str, words: Container[str]) -> bool:
+    """Whether a word, or what it is the plural of, is among those held."""
+    return word in words or word.removesuffix("s") in words

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from aliases import further_names
+from captions import TEMPLATE_WORDS
 from grammar import countable, plural
 from names import Concept, clean_name, code, icon_name, load_concepts, squash
 from packages import BY_KEY, SETS, WORDS, ArtSet, unpack
@@ -162,7 +163,7 @@ def _hold_words(table: Table) -> None:
         if language == "en":
             named += [plural(n) for n in named if countable(n)]
         named += [s for art in BY_KEY.values() for s in (*art.styles, *art.styles_ko)]
-        named += _TEMPLATE_WORDS[language].split()
+        named += TEMPLATE_WORDS[language].split()
         table.held_words[language] = held_words(every, language, named)
     for key, concept in table.concepts.items():
         for language in ("en", "ko"):
@@ -189,13 +190,3 @@ def _add_names(table: Table, emojibase: Path) -> None:
             known.extend(dict.fromkeys(fresh))
             shown = set(known)
             concept.keywords[language] = [w for w in concept.keywords[language] if w not in shown]
-
-
-_TEMPLATE_WORDS = {
-    "en": """a an and the on of in to with background icon style drawing left right above below
-        next beside front behind over under small large two three four five plain picture emoji
-        silhouette red orange yellow green teal blue purple pink brown black white gray""",
-    "ko": """빨간 주황 노란 초록 녹색 청록 파란 보라 분홍 갈색 검은 검정 흰 하얀 회색 배경
-        아이콘 스타일 그림 왼쪽 오른쪽 위에 아래에 옆에 앞에 뒤에
-        있는 있다 작은 큰 두 세 네 다섯 개 마리 명 이모지""",
-}

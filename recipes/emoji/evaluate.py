@@ -45,7 +45,7 @@ PARTS: dict[str, Callable[[Judge, Scenes, int], list[Row]]] = {
 LARGE_PARTS = ("distances", "upsamplers", "speed")
 """Parts that need more than scenes of 64 px."""
 WITHOUT_PRIOR = ("cells", "colours", "relations", "counts", "captions")
-"""Parts whose questions have real pictures of 64 px, from which z_i can come."""
+"""Parts of 64 px that ask for what can be seen: words and unseen concepts ask the prior."""
 
 
 def evaluate(
@@ -112,10 +112,11 @@ def main() -> None:
         "seed": arguments.seed,
         "seconds": round(time.monotonic() - started, 1),
     }
+    out = arguments.out / "from-pictures" if arguments.from_pictures else arguments.out
     report = Report(f"The emoji model {model.fingerprint}", facts, rows, judge.sheets)
-    report.write(arguments.out)
+    report.write(out)
     Console().print(rows_table(rows))
-    print(f"report and pictures: {arguments.out / 'report.html'}")
+    print(f"report and pictures: {out / 'report.html'}")
 
 
 if __name__ == "__main__":

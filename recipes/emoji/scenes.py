@@ -74,7 +74,7 @@ class Scenes:
         everything: whether the held-out splits occur, too. For an evaluator, which has to know
             what it judges; never for a model that is judged.
         dictionary: whether some English names give way to words that a `Dictionary` knows for
-            the same thing, though not to words of split S.
+            the same thing, though not to words of split S, nor to `reserved` ones.
     """
 
     def __init__(
@@ -88,7 +88,8 @@ class Scenes:
         self.atlas = Atlas(folder, size)
         self._dictionary = None
         if dictionary:
-            self._dictionary = Dictionary(Path(folder), {*self.atlas.held_words["en"], *COLOURS})
+            held = {*self.atlas.held_words["en"], *reserved(self.atlas)}
+            self._dictionary = Dictionary(Path(folder), held)
         self.size, self.seed, self.everything = size, seed, everything
         available = self.atlas.available
         rows = [r for r in self.atlas.rows if r.split == "train" or (everything and _known(r))]
@@ -324,6 +325,16 @@ class Scenes:
             counter=_COUNTERS.get(row.group, "개"),
             keywords=words,
         )
+
+
+def reserved(atlas: Atlas) -> set[str]:
+    """English words that stand for nothing but themselves: names of things that training never
+    draws (split C), and what captions say around names.
+    """
+    names: dict[bool, set[str]] = {True: set(), False: set()}
+    for row in atlas.rows:
+        names[row.split in ("train", "B")].update(row.names["en"])
+    return {*(names[False] - names[True]), *captions.TEMPLATE_WORDS["en"].split()}
 
 
 def _known(row: Row) -> bool:

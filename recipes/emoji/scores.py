@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from candidates import Candidate, Candidates, named
 from held_out import Question, alone_on_white, held_out, shown
+from jaxtyping import Bool, Float
 from judge import Eyes, Judge, Pictures, images
 from scenes import Scenes
 from torch import Tensor
@@ -124,31 +125,43 @@ def words(judge: Judge, source: Scenes, count: int) -> list[Row]:
     for split, language, bar in (("S", "English", 0.6), ("S ko", "Korean", None)):
         questions = held_out(source, split, count)
         about = f"unseen words (S), {language}"
-        lists = [candidates.words(q.concepts, q.key) for q in questions]
-        right = torch.tensor(
-            [
-                [c.concept in q.concepts for c in options]
-                for q, options in zip(questions, lists, strict=True)
-            ]
-        )
+        lists, right = meanings(candidates, questions)
         chance = torch.tensor([chance_of(int(r.sum()), len(r), 10) for r in right])
         kinds = {"real": images(questions), "drawn": judge.draw(split, questions)}
         judge.show(f"{about}: real, drawn", questions, *kinds.values())
-        hits = {}
-        for kind, pictures in kinds.items():
-            seen = judge.see(pictures)
-            similarity = torch.stack(
-                [
-                    judge.read([c.caption for c in options]) @ z
-                    for options, z in zip(lists, seen, strict=True)
-                ]
-            )
-            hits[kind] = best_ranks(similarity, right) < 10
+        hits = {
+            kind: among_nearest(judge, judge.see(pictures), lists, right)
+            for kind, pictures in kinds.items()
+        }
         measure = f"concept in the top 10 of {right.shape[1]}"
         rows += [Row(about, kind, measure, share(found)) for kind, found in hits.items()]
         score = corrected(hits["drawn"], hits["real"], chance)
         rows.append(Row(about, "drawn", f"{measure}, corrected", score, bar))
     return rows
+
+
+def meanings(
+    candidates: Candidates, questions: Sequence[Question]
+) -> tuple[list[list[Candidate]], Bool[Tensor, "q c"]]:
+    """Concepts that each word is looked for among, and which of them it stands for."""
+    lists = [candidates.words(question.concepts, question.key) for question in questions]
+    right = [
+        [option.concept in question.concepts for option in options]
+        for question, options in zip(questions, lists, strict=True)
+    ]
+    return lists, torch.tensor(right)
+
+
+def among_nearest(
+    eyes: Eyes,
+    seen: Float[Tensor, "q d"],
+    lists: Sequence[Sequence[Candidate]],
+    right: Bool[Tensor, "q c"],
+) -> Bool[Tensor, " q"]:
+    """Whether a right concept is among the ten nearest to each embedding."""
+    named = (eyes.read([option.caption for option in options]) for options in lists)
+    similar = [names @ z for names, z in zip(named, seen, strict=True)]
+    return best_ranks(torch.stack(similar), right) < 10
 
 
 def counts(judge: Judge, source: Scenes, count: int) -> list[Row]:

@@ -39,6 +39,8 @@ SIZES = {"cpu": "emoji", "gpu": "emoji-gpu"}
 TOKENIZER_CAPTIONS = 30_000
 SMALLER = "upsampler-256"
 """What the upsampler to 1024 begins as: edges look alike at any size. It takes the outer level."""
+TAUGHT = Path("training", "text")
+"""Where the text tower learns a dictionary. Training CLIP further would undo that."""
 MEASURED = 2048
 """Scenes whose thumbnails say what a decoder's layout begins with."""
 
@@ -90,8 +92,11 @@ def train_stage(
     config = preset_.updated({k: v for k, v in asked.items() if v is not None})
     kind, _, size = name.partition("-")
     out = arguments.out
+    if kind == "clip" and (out / TAUGHT).exists():
+        logging.info("clip: left as it is, %s taught it; remove that to train it", out / TAUGHT)
+        return
     if kind == "text":
-        teach(out / "clip", out / "training" / "text", arguments.cache, config, minutes)
+        teach(out / "clip", out / TAUGHT, arguments.cache, config, minutes)
         return
     source = scenes_for(kind, arguments.cache, int(size) if size else 64, config.seed)
     clip = frozen(out / "clip") if kind in ("prior", "decoder") else None

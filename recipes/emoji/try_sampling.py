@@ -3,8 +3,8 @@
     python recipes/emoji/try_sampling.py runs/emoji --count 200
 
 Every row differs from the model's own defaults in what it says alone. Captions, seeds and judge are
-the same for all; pictures are of 64 px, and kept as they are drawn. ``seconds`` a picture are of
-this machine while it drew them, and missing where they had been drawn before.
+the same for all; pictures are of 64 px, and kept as they are drawn, with the figures. ``seconds`` a
+picture are of this machine while it drew them, and missing where they had been drawn before.
 """
 
 import argparse
@@ -69,9 +69,10 @@ def main() -> None:
         folder = arguments.out / model.fingerprint / name.replace(": ", "-").replace(" ", "-")
         rows[name] = measured(Judge(model, eyes, folder), source, arguments.count)
         print(name, *map(told, rows[name].values()), sep="  ", flush=True)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    said = {name: {k: told(v) for k, v in row.items()} for name, row in rows.items()}
-    (arguments.out / "sampling.json").write_text(json.dumps(said, indent=2))
+    path = arguments.out / model.fingerprint / f"sampling-{arguments.count}.json"
+    said = json.loads(path.read_text()) if path.exists() else {}
+    said |= {name: {k: told(v) for k, v in row.items()} for name, row in rows.items()}
+    path.write_text(json.dumps(said, indent=2))
     grid = Table("differs in", *next(iter(rows.values())))
     for name, row in said.items():
         grid.add_row(name, *row.values())

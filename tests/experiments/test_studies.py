@@ -6,7 +6,6 @@ import shutil
 from importlib import import_module
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -96,7 +95,8 @@ def test_a_study_runs(
     assert all(study.ours(numbers).values())
     assert sum(path.stat().st_size for path in results.glob("*.png")) < MOST_BYTES
     assert list(_values(numbers, "standard_error")), "figures have standard errors"
-    assert all(value is None or np.isfinite(value) for value in _values(numbers, "value"))
+    values = list(_values(numbers, "value"))
+    assert values.count(None) <= len(values) / 3, "so few pictures leave some figures open"
 
 
 def _values(node: object, name: str):

@@ -7,7 +7,7 @@ from PIL import Image
 
 import all as every
 import study as frame
-from study import Setting, Stopped, Study, bar, in_words, main, parser, run
+from study import QUICK, Setting, Stopped, Study, bar, in_words, main, parser, run
 from table import table
 from unclip.errors import OptionError
 
@@ -60,7 +60,9 @@ def test_a_study_writes_numbers_plot_pictures_and_how(words: list[str]) -> None:
     assert sorted(path.name for path in results.parent.iterdir()) == ["doubling"]
 
 
-def test_points_are_computed_once_for_each_setting(words: list[str]) -> None:
+def test_points_are_computed_once_for_each_setting(
+    words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def setting(*more: str) -> Setting:
         return Setting(STUDY, parser(STUDY).parse_args([*words, *more]))
 
@@ -75,6 +77,16 @@ def test_points_are_computed_once_for_each_setting(words: list[str]) -> None:
     assert setting().point("b", compute) == {"value": 2}
     assert setting("--count=11").point("a", compute) == {"value": 3}
     assert setting("--seed=1").point("a", compute) == {"value": 4}
+    assert setting("--train=5").point("a", compute) == {"value": 5}
+    quick, same = setting("--quick"), setting(f"--count={QUICK}")
+    assert quick.point("a", compute) == {"value": 6}
+    assert same.point("a", compute) == {"value": 7}
+    changed = setting()
+    with monkeypatch.context() as patch:
+        defaults = changed.model.defaults.model_copy(update={"candidates": 7})
+        patch.setattr(changed.model, "defaults", defaults)
+        assert changed.point("a", compute) == {"value": 8}
+    assert setting().point("a", compute) == {"value": 1}
 
 
 def test_a_study_that_fails_leaves_the_last_results(words: list[str]) -> None:

@@ -14,11 +14,18 @@ from unclip.checkpoint import load_stage, save_stage
 from unclip.clip.clip import Clip
 from unclip.clip.tokenizer import Tokenizer
 from unclip.data.loader import Loader
-from unclip.errors import DataError
+from unclip.errors import DataError, TrainingError
 from unclip.presets import preset
 from unclip.randomness import Randomness
 from unclip.training.config import TrainingConfig
 from unclip.types import Batch
+
+
+def reserved_words(packed: Path) -> list[str]:
+    """Words that a dictionary may know and that must not be said for anything else."""
+    rows = Scenes(packed).atlas.rows
+    unseen = next(row.names["en"][0] for row in rows if row.split == "C")
+    return [unseen, f"{unseen}s", "blue", "background"]
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +36,15 @@ def folder(packed: Path, tmp_path_factory) -> Path:
         (folder / path.name).symlink_to(path)
     rows = [row for row in Scenes(packed).atlas.rows if row.split == "train"]
     concepts = sorted({row.concept for row in rows})
+    # The last four, of one concept each, are never to be used.
     words = [f"{kind}{i}" for i in range(len(concepts)) for kind in ("strange", "rare")]
+    words += reserved_words(packed)
+    owners = [*np.arange(len(concepts)).repeat(2), *range(len(words) - 2 * len(concepts))]
     np.savez_compressed(
         folder / FILE,
         words=np.array(words),
         concepts=np.array(concepts),
-        meanings=np.arange(len(concepts)).repeat(2)[:, None].astype(np.int32),
+        meanings=np.array(owners)[:, None].astype(np.int32),
         weights=np.ones((len(words), 1), np.float16),
     )
     return folder
@@ -75,17 +85,31 @@ def test_without_a_dictionary_the_error_says_how_to_make_one(packed):
 
 
 def test_held_words_stand_for_nothing_where_captions_are_made(folder):
-    free, held = Dictionary(folder), Dictionary(folder, ["strange3"])
-    concept = free.meanings(free.words.index("strange3"))[0][0]
-    assert free.words_for(concept) == (["strange3", "rare3"], [1, 1])
-    assert held.words_for(concept) == (["rare3"], [1])
+    free, held = Dictionary(folder), Dictionary(folder, ["strange9"])
+    concept = free.meanings(free.words.index("strange9"))[0][0]
+    assert free.words_for(concept) == (["strange9", "rare9"], [1, 1])
+    assert held.words_for(concept) == (["rare9"], [1])
     assert held.words_for("no such concept") == ([], [])
+
+
+def test_names_never_drawn_and_words_of_captions_stand_for_nothing_else(folder, packed):
+    """The names of split C, their plurals, colours and other words around names."""
+    kept = set(reserved_words(packed))
+    dictionary = Dictionary(folder)
+    assert kept < set(dictionary.words)
+    lessons = Lessons(Scenes(folder), dictionary)
+    assert not kept & {dictionary.words[number] for number in lessons.taught}
+    assert len(lessons.taught) == len(dictionary.words) - len(kept)
+    scenes = Scenes(folder, dictionary=True)
+    for concept in {row.concept for row in scenes.atlas.rows}:
+        assert not kept & set(scenes._dictionary.words_for(concept)[0])
 
 
 def test_scenes_say_some_names_by_other_words_and_show_the_same(folder):
     plain, other = Scenes(folder), Scenes(folder, dictionary=True)
     known = Dictionary(folder)
-    concepts = {word: known.meanings(i)[0][0] for i, word in enumerate(known.words)}
+    words = [word for word in known.words if word.startswith(("strange", "rare"))]
+    concepts = {word: known.meanings(i)[0][0] for i, word in enumerate(words)}
     found = Counter()
     for index in range(4000):
         scene = other.scene(index)
@@ -105,12 +129,13 @@ def _bare(caption: str) -> str:
 
 def test_a_lesson_is_a_word_or_differs_from_what_is_known_by_one(lessons):
     names = {name for row in lessons.scenes.atlas.rows for name in row.names["en"]}
+    taught = {lessons.dictionary.words[number] for number in lessons.taught}
     kinds = Counter()
     for index in range(2000):
         sample = lessons.sample(index)
         known, asked = sample.captions[0], sample.key
         assert lessons.sample(index).key == asked
-        words = set(asked.replace(",", "").split()) & set(lessons.dictionary.words)
+        words = set(asked.replace(",", "").split()) & taught
         if known == asked:
             kind = "word" if words else "name" if _bare(asked) in names else "kept"
             kinds[kind] += 1
@@ -159,8 +184,21 @@ def test_the_losses_are_distances_to_what_is_known(lessons):
     assert losses["words"].item() == pytest.approx(1 - _cosine(clip, word, meant), abs=1e-5)
     expected = (1 - _cosine(clip, "two dogs", "hounds")) / 2
     assert losses["captions"].item() == pytest.approx(expected, abs=1e-5)
-    assert losses["drift"].item() == pytest.approx(0, abs=1e-6)
     assert losses["loss"] == sum(losses[part] for part in ("words", "captions", "drift"))
+
+
+def test_drift_is_how_far_states_of_kept_captions_moved(lessons):
+    clip, before = _clip(lessons), _clip(lessons)
+    with torch.no_grad():
+        for weight in clip.network.text_tower().parameters():
+            weight.add_(0.05 * torch.randn_like(weight))
+    word, kept = lessons.dictionary.words[lessons.taught[0]], ["a cat", "two small dogs"]
+    batch = _batch([*kept, "two dogs", word], [*kept, "hounds", word])
+    losses = Reading(_clip(lessons), lessons)(clip, batch, Randomness([0]))
+    moved = [(clip.encode_text([c]), before.encode_text([c])) for c in kept]
+    parts = [(a.states - b.states)[a.mask].square().mean(dim=-1) for a, b in moved]
+    assert losses["drift"].item() == pytest.approx(torch.cat(parts).mean().item(), rel=1e-3)
+    assert losses["drift"] > 1e-4
 
 
 def test_teaching_moves_words_to_what_they_mean_and_leaves_the_image_tower(lessons, tmp_path):
@@ -176,3 +214,18 @@ def test_teaching_moves_words_to_what_they_mean_and_leaves_the_image_tower(lesso
     judge = Reading(clip, lessons)
     losses = [judge(some, batch, Randomness([0]))["words"].item() for some in (clip, taught)]
     assert losses[1] < 0.7 * losses[0]
+
+
+def test_a_run_that_taught_another_clip_takes_the_place_of_none(lessons, tmp_path):
+    config = TrainingConfig(steps=2, batch=32, lr=1e-3, warmup=1, save_every=1000, seed=3)
+    cache, folder, run = lessons.scenes.atlas.folder, tmp_path / "clip", tmp_path / "run"
+    clip = _clip(lessons)
+    save_stage(clip, folder)
+    teach(folder, run, cache, config, None)
+    with torch.no_grad():
+        clip.network.image_tower().projection.weight.mul_(1.01)
+    save_stage(clip, folder)
+    newer = (folder / "weights.safetensors").read_bytes()
+    with pytest.raises(TrainingError, match=r"taught another CLIP .* remove .*run"):
+        teach(folder, run, cache, config, None)
+    assert (folder / "weights.safetensors").read_bytes() == newer

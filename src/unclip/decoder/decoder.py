@@ -40,11 +40,11 @@ class DecoderConfig(Config):
     text_drop: float = Field(default=0.5, ge=0, le=1)
     """How often training hides the caption, independently."""
     first_noise: float = Field(default=1.0, gt=0)
-    """Deviation, in units of σ, of what the first step of an inversion adds to a picture, unless
+    """Gain, in units of σ, of what the first step of an inversion adds to a picture, unless
     that is exact. More than 1 makes up for the noise that the steps lose between them near clean
     data, where a small network sees some of it alone: x_T deviates by 1 again."""
     coarse_noise: float = Field(default=1.0, gt=0)
-    """How much louder than the rest of that noise its local mean is, of 3 × 3 pixels. More than 1
+    """That noise is given (this − 1) times its local mean, of 3 × 3 pixels, on top. More than 1
     makes up for a network that tells noise by what differs between neighbours, and takes what they
     share for data: neighbours in x_T are unlike each other by chance alone again."""
     clip: ClipIdentity | None = None
@@ -295,7 +295,7 @@ class Decoder(nn.Module):
 
 
 def _with_coarse(noise: Float[Tensor, "b c h w"], gain: float) -> Float[Tensor, "b c h w"]:
-    """Noise whose mean over each 3 × 3 pixels is ``gain`` times as loud, the rest as it was."""
+    """Noise with (gain − 1) times its mean over each 3 × 3 pixels on top."""
     if gain == 1:
         return noise
     local = avg_pool2d(noise, 3, stride=1, padding=1, count_include_pad=False)

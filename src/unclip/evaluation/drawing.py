@@ -117,7 +117,7 @@ def _check(
     elif path.read_text() != text:
         raise OptionError(
             f"{folder} holds pictures of another model, or of other captions, options or seed; "
-            "choose another --output"
+            "choose another folder, or delete this one"
         )
 
 

@@ -170,7 +170,10 @@ def _inpainting(model: UnCLIP, asked: GenerateOptions) -> GenerateOptions:
     guided = complete.decoder.model_dump(include={"guidance", "guidance_interval"})
     walk = INPAINTING.updated({**guided, **chosen}, source="decoder")
     if walk.sampler not in ("ddim", "ancestral") or walk.start < 1:
-        raise OptionError("inpainting samples by ddim or ancestral, from full noise")
+        raise OptionError(
+            f"inpainting samples by ddim or ancestral, from full noise, not by {walk.sampler} from "
+            f"{walk.start:g}: leave decoder.sampler and decoder.start unset here"
+        )
     upsamplers = {
         size: way.model_copy(update={"sampler": "ddim"}) if _solver(way) else way
         for size, way in complete.upsampler.items()

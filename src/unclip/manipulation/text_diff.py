@@ -23,7 +23,8 @@ def edit(
 ) -> Making:
     """Draw the trajectory θ = 0 … ``how.theta``, all from the picture's one x_T and one seed.
 
-    The first frame, at θ = 0, is the reconstruction; a single one is the goal.
+    The first frame, at θ = 0, is the reconstruction unless the decoder is guided; a single one
+    is the goal.
 
     Raises:
         PromptError: the two captions are the same to CLIP.
