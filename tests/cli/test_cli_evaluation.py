@@ -91,7 +91,7 @@ def test_evaluate_writes_a_report_and_goes_on_where_it_stopped(
     assert again["rows"] == report["rows"], "a picture drawn again is the same picture"
 
     error = command(*words, "--set", "decoder.steps=3", "-o", "report", code=2)
-    assert "another --output" in error
+    assert "another folder" in error
 
 
 def test_evaluate_takes_options_of_every_stage(

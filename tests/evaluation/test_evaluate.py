@@ -95,7 +95,7 @@ def test_only_missing_pictures_are_drawn(model, options, tmp_path: Path) -> None
     assert [step.index for step in steps if step.stage == "pictures"] == [2]
     assert files[0].stat().st_mtime_ns == kept
     assert [file.read_bytes() for file in files] == first
-    with pytest.raises(OptionError, match="another --output"):
+    with pytest.raises(OptionError, match="another folder"):
         finish(draw_into(tmp_path / "p", model, [*captions[:2], "a dog"], keys, options))
 
 
