@@ -16,8 +16,8 @@ from unclip.randomness import Randomness, derive_seed
 from unclip.types import finish
 
 BATCH = 32
-CURVE_STEPS = 62
-"""Of the walks where a curve needs thousands: a quarter of the cost, and pictures still come
+CURVE_STEPS = 31
+"""Of the walks where a curve needs thousands: an eighth of the cost, and pictures still come
 back, see `inversion`."""
 
 

@@ -31,7 +31,7 @@ from unclip.training.session import train_into
 from unclip.types import finish
 
 SIZES = "emoji"
-STEPS, BATCH = 1200, 256
+STEPS, BATCH = 500, 256
 QUICK_STEPS, QUICK_BATCH, QUICK_BUCKETS = 60, 64, 16
 SEEDS = 4
 """Embeddings drawn of each caption, for their diversity."""
