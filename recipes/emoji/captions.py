@@ -57,6 +57,8 @@ class Shown:
     symbol: bool = False
     counter: str = "개"
     keywords: tuple[str, ...] = ()
+    usual: bool = True
+    """Whether its style may be left unsaid."""
 
 
 def without_colour(name: str, language: str) -> str:
@@ -92,8 +94,8 @@ def single(shown: Shown, background: str | None, language: str, rng: Random) -> 
     words = _head(shown, language, rng)
     style = shown.style
     if language == "ko":
-        styled = [words, f"{words}, {style} 스타일", f"{style} 스타일의 {words}", f"{words} 그림"]
-        text = rng.choices(styled, (5, 4, 2, 1))[0]
+        forms = [f"{words}, {style} 스타일", f"{style} 스타일의 {words}", words, f"{words} 그림"]
+        text = rng.choices(forms, (4, 2, 5, 1) if shown.usual else (4, 2, 0, 0))[0]
         if background is None:
             return text
         where = background_words(background, language, rng)
@@ -104,9 +106,9 @@ def single(shown: Shown, background: str | None, language: str, rng: Random) -> 
         text = rng.choices(forms, (3, 4, 2, 1))[0]
     else:
         drawing = article(f"{style} drawing of {named}")
-        forms = [words, named, f"{words}, {style} style", f"{named}, {style} style", drawing,
-                 f"{words}, {style}"]  # fmt: skip
-        text = rng.choices(forms, (3, 3, 3, 2, 1, 1))[0]
+        forms = [f"{words}, {style} style", f"{named}, {style} style", drawing,
+                 f"{words}, {style}", words, named]  # fmt: skip
+        text = rng.choices(forms, (3, 2, 1, 1, 3, 3) if shown.usual else (3, 2, 1, 1, 0, 0))[0]
     if background is None:
         return text
     where = background_words(background, language, rng)
@@ -169,7 +171,10 @@ KOREAN_RELATIONS = {
 def pair(
     first: Shown, second: Shown, relation: str, background: str | None, language: str, rng: Random
 ) -> str:
-    """Caption of two things; ``first`` is the one on the left, above or in front."""
+    """Caption of two things; ``first`` is the one on the left, above or in front.
+
+    If they are not in a usual style, they have to be in the same.
+    """
     mirrored = rng.random() < 0.5
     one, two = (second, first) if mirrored else (first, second)
     if language == "ko":
@@ -178,7 +183,7 @@ def pair(
         forms = [f"{b} {where} 있는 {a}", f"{b} {where} {a}", f"{b} {where} {subject(a)} 있다"]
         if relation == "next":
             forms.append(joined(a, b))
-        text = rng.choice(forms)
+        text = _styled(rng.choice(forms), first, language)
         return (
             text if background is None else f"{text}, {background_words(background, language, rng)}"
         )
@@ -191,10 +196,17 @@ def pair(
         forms.append(f"{phrase(one)} over {phrase(two)}")
     if relation == "above" and mirrored:
         forms.append(f"{phrase(one)} under {phrase(two)}")
-    text = rng.choice(forms)
+    text = _styled(rng.choice(forms), first, language)
     return (
         text if background is None else f"{text}, on {background_words(background, language, rng)}"
     )
+
+
+def _styled(text: str, shown: Shown, language: str) -> str:
+    """Names the style of things in their own colours, unless it is a usual one."""
+    if shown.usual or shown.colour:
+        return text
+    return f"{text}, {shown.style} {'스타일' if language == 'ko' else 'style'}"
 
 
 def sizes(small: Shown, large: Shown, background: str | None, language: str, rng: Random) -> str:
@@ -206,6 +218,7 @@ def sizes(small: Shown, large: Shown, background: str | None, language: str, rng
     else:
         a, b = phrase(small, "small"), phrase(large, "large")
         text = f"{a} and {b}" if rng.random() < 0.5 else f"{b} and {a}"
+    text = _styled(text, small, language)
     if background is None:
         return text
     joint = ", " if language == "ko" else ", on "
@@ -216,7 +229,7 @@ def several(shown: Shown, number: int, background: str | None, language: str, rn
     """Caption of ``number`` copies of one drawing."""
     if language == "ko":
         text = f"{korean_phrase(shown, rng)} {KOREAN_NUMBERS[number]} {shown.counter}"
-        if rng.random() < 0.3:
+        if rng.random() < 0.3 or not shown.usual:
             text = f"{text}, {shown.style} 스타일" if not shown.colour else text
         return (
             text
@@ -225,7 +238,7 @@ def several(shown: Shown, number: int, background: str | None, language: str, rn
         )
     name = f"{shown.name} icons" if shown.icon else plural(shown.name)
     text = " ".join(w for w in (NUMBERS[number], shown.colour, name) if w)
-    if not shown.colour and rng.random() < 0.3:
+    if not shown.colour and (rng.random() < 0.3 or not shown.usual):
         text = f"{text}, {shown.style} style"
     if background is None:
         return text

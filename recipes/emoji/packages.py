@@ -40,6 +40,15 @@ class ArtSet(NamedTuple):
     """English words for the style, the first one most often used."""
     styles_ko: tuple[str, ...]
 
+    @property
+    def usual(self) -> bool:
+        """Whether its drawings are what one expects where no style is said."""
+        return self.key in USUAL
+
+
+USUAL = ("twemoji", "fluent-emoji-flat")
+"""Large sets in plain colours, each with nearly all things."""
+
 
 def _iconify(name: str, version: str, sha256: str) -> Package:
     return Package(f"@iconify-json/{name}", version, sha256)

@@ -33,6 +33,8 @@ SHARES = {"plain": 32, "background": 16, "glyph": 16, "pair": 24, "several": 7, 
 """Per cent of the samples; ``several`` includes a small and a large thing."""
 KOREAN = 0.18
 """Share of Korean captions, in every kind of scene."""
+USUAL = 0.75
+"""Share of the pairs that are in a style that need not be said."""
 LOOKED_UP = 0.15
 """Share of English names that give way to another word, where there is a dictionary."""
 JITTER = 8
@@ -197,7 +199,7 @@ class Scenes:
 
     def _pair(self, language: str, look: Random, rng: Random) -> Scene:
         recoloured = look.random() < 0.35
-        first, second = self._two("glyph" if recoloured else "colour", language, look, rng)
+        first, second = self._two("glyph" if recoloured else None, language, look, rng)
         paper, said = self._paper(look)
         inks: list[str | None] = [None, None]
         if recoloured:
@@ -243,7 +245,7 @@ class Scenes:
         ground: tuple[int, int, int],
         said: str | None,
     ) -> Scene:
-        small, large = self._two("colour", language, look, rng)
+        small, large = self._two(None, language, look, rng)
         if rng.random() < 0.5:
             small, large = large, small
         shown = [self.shown(row, language, rng) for row in (small, large)]
@@ -264,11 +266,15 @@ class Scenes:
 
     # -- what they are made of ----------------------------------------------------------------
 
-    def _two(self, kind: str, language: str, look: Random, rng: Random) -> tuple[Row, Row]:
-        """Two drawings that may share a picture, in the order that is trained."""
+    def _two(self, kind: str | None, language: str, look: Random, rng: Random) -> tuple[Row, Row]:
+        """Two drawings that may share a picture, in the order that is trained.
+
+        Without a kind they are in colour: in usual styles, or both in the one that is said.
+        """
+        pool = kind or ("usual" if look.random() < USUAL else "colour")
         while True:
-            one, two = (self._pick(kind, language, look, rng) for _ in range(2))
-            if rng.random() < 0.6 and one.art is not two.art:
+            one, two = (self._pick(pool, language, look, rng) for _ in range(2))
+            if (pool == "colour" or rng.random() < 0.6) and one.art is not two.art:
                 continue  # mostly one style, as a person would draw
             a, b = one.cluster, two.cluster
             if a == b or (held_relation(a, b) and not self.everything):
@@ -324,6 +330,7 @@ class Scenes:
             symbol=row.group == 8,
             counter=_COUNTERS.get(row.group, "개"),
             keywords=words,
+            usual=row.art.usual,
         )
 
 
@@ -348,6 +355,7 @@ _POOLS = {
     "emoji": lambda r: r.art.kind == "emoji",
     "open": lambda r: r.art.kind == "emoji" and not r.art.one_colour and r.border > 0.2,
     "colour": lambda r: r.art.kind == "emoji" and not r.art.one_colour,
+    "usual": lambda r: r.art.usual,
     "glyph": lambda r: r.art.one_colour,
     "icon": lambda r: r.art.kind == "icon" and not r.art.one_colour,
 }

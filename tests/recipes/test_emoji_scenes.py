@@ -182,6 +182,17 @@ def test_places_are_as_the_caption_says(made, source):
     assert all(measured[word] > 5 for word in words)
 
 
+def test_pictures_without_a_style_are_in_the_usual_ones(made):
+    styles = ("flat cartoon", "noto", "soft shaded", "line art", "평면 만화", "노토", "선화")
+    alone = [s for s in made if s.kind in ("emoji", "background")]
+    two = [s for s in made if s.kind in ("pair", "sizes") and s.placed[0].colour is None]
+    unsaid = [scene for scene in alone + two if not any(style in scene.caption for style in styles)]
+    assert 0.2 < len(unsaid) / len(alone + two) < 0.8
+    assert {p.row.art.key for scene in unsaid for p in scene.placed} == {"twemoji"}
+    assert {s.placed[0].row.art.key for s in alone} == {"twemoji", "noto", "emojione-monotone"}
+    assert {s.placed[0].row.art.key for s in two} == {"twemoji", "noto"}
+
+
 def test_counts_are_as_the_caption_says(made, source):
     numbers = {"two": 2, "three": 3, "four": 4, "five": 5}
     seen = set()

@@ -164,3 +164,19 @@ def test_counts_agree_with_their_noun():
         Shown("고양이", False, "플랫", counter="마리"), 2, None, "ko", Random(1)
     )
     assert text.startswith("고양이 두 마리")
+
+
+@pytest.mark.parametrize("language", ["en", "ko"])
+@pytest.mark.parametrize("usual", [True, False])
+def test_only_a_usual_style_is_left_unsaid(language, usual):
+    cat, cow = (Shown(name, False, "blob", usual=usual) for name in ("cat", "cow"))
+    parts = {
+        "single": (cat, None),
+        "pair": (cat, cow, "next", "red"),
+        "sizes": (cat, cow, None),
+        "several": (cat, 3, "blue"),
+    }
+    for kind, given in parts.items():
+        made = [getattr(captions, kind)(*given, language, Random(seed)) for seed in range(200)]
+        unsaid = sum("blob" not in text for text in made) / len(made)
+        assert unsaid > 0.3 if usual else unsaid == 0, kind
