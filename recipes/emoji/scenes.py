@@ -33,8 +33,8 @@ SHARES = {"plain": 32, "background": 16, "glyph": 16, "pair": 24, "several": 7, 
 """Per cent of the samples; ``several`` includes a small and a large thing."""
 KOREAN = 0.18
 """Share of Korean captions, in every kind of scene."""
-USUAL = 0.75
-"""Share of the pairs that are in a style that need not be said."""
+USUAL = {"alone": 0.3, "pair": 0.75}
+"""Share that is picked from drawings in a style that need not be said; others may be, too."""
 LOOKED_UP = 0.15
 """Share of English names that give way to another word, where there is a dictionary."""
 JITTER = 8
@@ -169,7 +169,8 @@ class Scenes:
 
     def _plain(self, language: str, look: Random, rng: Random, kind: str = "emoji") -> Scene:
         while True:
-            row = self._pick(kind, language, look, rng)
+            usual = kind == "emoji" and look.random() < USUAL["alone"]
+            row = self._pick("usual" if usual else kind, language, look, rng)
             held = row.art.one_colour and held_colour(row.cluster, "black")
             if self.everything or not held:
                 break
@@ -182,7 +183,8 @@ class Scenes:
         return self._plain(language if self._pools["icon", language] else "en", look, rng, "icon")
 
     def _background(self, language: str, look: Random, rng: Random) -> Scene:
-        row = self._pick("open", language, look, rng)
+        pool = "usual open" if look.random() < USUAL["alone"] else "open"
+        row = self._pick(pool, language, look, rng)
         colour = look.choice(list(COLOURS))
         shown = self.shown(row, language, rng, own_colours=True)
         words = captions.single(shown, colour, language, rng)
@@ -271,7 +273,7 @@ class Scenes:
 
         Without a kind they are in colour: in usual styles, or both in the one that is said.
         """
-        pool = kind or ("usual" if look.random() < USUAL else "colour")
+        pool = kind or ("usual" if look.random() < USUAL["pair"] else "colour")
         while True:
             one, two = (self._pick(pool, language, look, rng) for _ in range(2))
             if (pool == "colour" or rng.random() < 0.6) and one.art is not two.art:
@@ -356,6 +358,7 @@ _POOLS = {
     "open": lambda r: r.art.kind == "emoji" and not r.art.one_colour and r.border > 0.2,
     "colour": lambda r: r.art.kind == "emoji" and not r.art.one_colour,
     "usual": lambda r: r.art.usual,
+    "usual open": lambda r: r.art.usual and r.border > 0.2,
     "glyph": lambda r: r.art.one_colour,
     "icon": lambda r: r.art.kind == "icon" and not r.art.one_colour,
 }
