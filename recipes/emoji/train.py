@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from alike import Alike
 from reading import READING, teach
+from redrawing import Redrawing
 from scenes import Scenes
 from thumbnails import begin_with_thumbnails
 from torch import nn
@@ -31,6 +32,8 @@ from unclip.decoder.decoder import Decoder
 from unclip.evaluation.drawing import stacked
 from unclip.presets import Preset, preset
 from unclip.prior.diffusion_prior import DiffusionPrior
+from unclip.runtime import choose_runtime
+from unclip.training.objectives import own_loss
 from unclip.training.session import folder_of, frozen, tokenizer_for, train_into
 from unclip.upsampler.upsampler import Upsampler
 
@@ -114,19 +117,29 @@ def train_stage(
     elif name == "upsampler-1024" and (out / SMALLER).exists():
         go_on(stage, out / SMALLER)
     logging.info("training %s: %s", folder_of(stage), config)
+    mended = name == SMALLER and (out / "decoder").exists()
     report = train_into(
         out,
         stage,
         source,
         config,
         clip=clip,
-        # Scenes come in the right size; only upsamplers cut crops.
-        transform="auto" if kind == "upsampler" else SquareResize(size=source.size),
+        # Scenes come in the right size; upsamplers cut crops, one of them of what it has mended.
+        transform="auto" if kind == "upsampler" and not mended else SquareResize(size=source.size),
+        objective=_redrawing(out, sizes) if mended else own_loss,
         defaults=sizes.defaults,
         workers=arguments.workers,
         max_minutes=minutes,
     )
     logging.info("%s: %s after %d images", name, report.ending, report.images)
+
+
+def _redrawing(out: Path, sizes: Preset) -> Redrawing:
+    """What the upsampler to 256 px learns: to mend pictures of the decoder in ``out``."""
+    assert sizes.defaults.decoder is not None
+    return Redrawing(
+        frozen(out / "clip"), load_stage(out / "decoder", choose_runtime()), sizes.defaults.decoder
+    )
 
 
 def scenes_for(kind: str, cache: Path, size: int, seed: int) -> Scenes:

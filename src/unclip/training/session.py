@@ -33,6 +33,7 @@ from unclip.runtime import Runtime, choose_runtime
 from unclip.training.conditioner import FrozenClip
 from unclip.training.config import TrainingConfig
 from unclip.training.lora import base_of
+from unclip.training.objectives import Objective, own_loss
 from unclip.training.preview import preview_of
 from unclip.training.state import latest_state
 from unclip.training.trainer import TrainingReport, train
@@ -63,6 +64,7 @@ def train_into(
     transform: Transform | Literal["auto"] | None = "auto",
     base: Callable[[], Any] | None = None,
     defaults: GenerateOptions | None = None,
+    objective: Objective = own_loss,
     workers: int = 0,
     tracker: str | None = None,
     max_minutes: float | None = None,
@@ -81,6 +83,7 @@ def train_into(
         base: loads the stage afresh that an adapter is trained on (see `add_adapter`), to merge
             the two in the end.
         defaults: sampling defaults to write for a new model.
+        objective: what is minimised instead of the stage's own loss.
         workers: processes that prepare batches.
         tracker: as in `train`; so are the other arguments.
         max_minutes: see `train`.
@@ -114,6 +117,7 @@ def train_into(
         config,
         run,
         conditioner=conditioner,
+        objective=objective,
         preview=preview_of(
             stage, loader, conditioner, defaults or GenerateOptions(), config.preview_steps
         ),

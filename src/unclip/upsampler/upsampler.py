@@ -123,7 +123,16 @@ class Upsampler(nn.Module):
             )
         corruption = self.config.corruption if self.training else NoCorruption()
         low = degrade(high, factor, corruption, randomness.split("corruption"))
-        network = self._conditioned(self._networks[0], enlarge(low, factor))
+        return self.loss(high, low, randomness)
+
+    def loss(
+        self,
+        high: Float[Tensor, "b 3 H W"],
+        low: Float[Tensor, "b 3 h w"],
+        randomness: Randomness,
+    ) -> Losses:
+        """Diffusion loss of pictures given smaller ones, however these were made."""
+        network = self._conditioned(self._networks[0], enlarge(low, self.config.factor))
         return diffusion_loss(self.process, network, high, randomness)
 
     def sample(
