@@ -63,6 +63,7 @@ def plot(numbers: Numbers, figure) -> None:
         curve(axes, xs, points, name)
         axes.set(xscale="log", xlabel=f"components of {numbers['of']}", ylabel=name)
         axes.set_xticks(xs, [str(count) for count in xs], fontsize=7)
+        axes.set_xticks([], minor=True)
 
 
 def ours(numbers: Numbers) -> dict[str, str]:

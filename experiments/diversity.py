@@ -29,7 +29,7 @@ def plot(numbers: Numbers, figure) -> None:
             )
             for point in points:
                 at = (point["spread"]["value"], point[name]["value"])
-                axes.annotate(f"{point['scale']:g}", at)
+                axes.annotate(f"{point['scale']:g}", at, (3, 3), textcoords="offset points")
         axes.set(xlabel="distance within a caption", ylabel=name)
     axes.legend(title="number: guidance")
 

@@ -124,6 +124,7 @@ def plot(numbers: Numbers, figure) -> None:
         axes.errorbar(steps, values, errors, marker="o", capsize=2)
         axes.set(xscale="log", xlabel="DDIM steps", ylabel=label)
         axes.set_xticks(steps, [str(count) for count in steps])
+        axes.set_xticks([], minor=True)
     left.set(yscale="log")
     right.axhline(1, color="grey", linewidth=0.8)
 

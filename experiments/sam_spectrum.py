@@ -25,7 +25,7 @@ from unclip.training.log import read_log
 from unclip.training.session import tokenizer_for, train_into
 
 SIZES = "emoji"
-STEPS, BATCH = 400, 256
+STEPS, BATCH = 300, 256
 QUICK_STEPS, QUICK_BATCH = 40, 64
 RADIUS = 0.1
 CLIPS = {
