@@ -35,7 +35,7 @@ def plot(numbers: Numbers, figure) -> None:
     wanted = {"retrieved": "caption in the top 10 ↑", "kid": "KID ↓", "recall": "recall ↑"}
     for axes, (name, label) in zip(figure.subplots(1, 3), wanted.items(), strict=True):
         curve(axes, xs, points, name)
-        axes.set(xlabel="dot token above percentile", ylabel=label)
+        axes.set(xlabel="dot above percentile", ylabel=label)
 
 
 def ours(numbers: Numbers) -> dict[str, str]:
