@@ -124,7 +124,7 @@ def train_stage(
         source,
         config,
         clip=clip,
-        # Scenes come in the right size; upsamplers cut crops, one of them of what it has mended.
+        # Scenes come in the right size. Upsamplers cut crops; `Redrawing` cuts its own.
         transform="auto" if kind == "upsampler" and not mended else SquareResize(size=source.size),
         objective=_redrawing(out, sizes) if mended else own_loss,
         defaults=sizes.defaults,
