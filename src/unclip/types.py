@@ -62,6 +62,11 @@ class TextFeatures(_Tensors):
         """The captions at ``index``, in that order; repeats are allowed."""
         return self._map(lambda value: value[index.to(value.device)])
 
+    def trimmed(self) -> "TextFeatures":
+        """The same without CLIP's padding behind the longest caption, which nothing attends to."""
+        longest = int(self.mask.sum(dim=1).max())
+        return replace(self, states=self.states[:, :longest], mask=self.mask[:, :longest])
+
 
 @dataclass(frozen=True)
 class Batch(_Tensors):

@@ -13,7 +13,7 @@ from unclip.training.optimizer import build_optimizer, optimizer_tensors, restor
 def test_orthogonal_keeps_directions_and_levels_singular_values(shape):
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
-    u2, s2, vh2 = torch.linalg.svd(orthogonal(matrix), full_matrices=False)
+    u2, s2, vh2 = torch.linalg.svd(orthogonal(matrix[None])[0], full_matrices=False)
     assert s2.min() > 0.6
     assert s2.max() < 1.3
     # U Vᵀ is the nearest orthogonal matrix; rescaled singular values leave it as it is.
@@ -45,6 +45,21 @@ def test_a_convolution_moves_as_its_matrix_of_outputs():
     conv.grad, matrix.grad = gradient, gradient.flatten(1).clone()
     optimizer.step()
     assert torch.equal(conv.flatten(1), matrix)
+
+
+def test_matrices_of_one_shape_move_as_each_by_itself():
+    # Of very different sizes: each is brought to its own scale.
+    together, apart = ([nn.Parameter(torch.ones(6, 10) * k) for k in range(3)] for _ in range(2))
+    optimizers = [Muon([{"params": together, "orthogonal": True}], lr=0.1)]
+    optimizers += [Muon([{"params": [one], "orthogonal": True}], lr=0.1) for one in apart]
+    for number, (one, other) in enumerate(zip(together, apart, strict=True)):
+        generator = torch.Generator().manual_seed(number)
+        one.grad = 10.0**number * torch.randn(6, 10, generator=generator)
+        other.grad = one.grad.clone()
+    for optimizer in optimizers:
+        optimizer.step()
+    for one, other in zip(together, apart, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-3)
 
 
 def test_everything_else_moves_as_by_adamw():

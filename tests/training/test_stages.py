@@ -1,6 +1,7 @@
 """The four real stages, at their tiniest, in the trainer."""
 
 import json
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -14,6 +15,7 @@ from unclip.errors import CheckpointError, TrainingError
 from unclip.presets import preset
 from unclip.prior.autoregressive import AutoregressivePrior
 from unclip.prior.diffusion_prior import DiffusionPrior
+from unclip.randomness import Randomness
 from unclip.training.conditioner import FrozenClip
 from unclip.training.config import TrainingConfig
 from unclip.training.optimizer import decayed_names
@@ -153,6 +155,23 @@ def test_frozen_clip_computes_only_what_is_needed():
     cached = Batch(keys=batch.keys, image_embedding=both.image_embedding, text=both.text)
     assert FrozenClip(tiny_clip(), Decoder.needs)(cached).image_embedding is both.image_embedding
     assert not any(parameter.requires_grad for parameter in tiny_clip().parameters())
+
+
+@pytest.mark.parametrize("name", ["prior", "autoregressive", "decoder"])
+def test_no_stage_sees_the_padding_that_a_frozen_clip_leaves_out(name):
+    stage, clip = build(name).eval(), tiny_clip()
+    captions = ("red", "a box", "green", "white")
+    images = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    batch = Batch(keys=captions, images=images, captions=captions)
+    trimmed = FrozenClip(clip, stage.needs)(batch)
+    padded = replace(trimmed, text=clip.encode_text(captions))
+    longest = int(padded.text.mask.sum(dim=1).max())
+    assert trimmed.text.states.shape[1] == longest < padded.text.states.shape[1]
+    # Rounding may depend on the length of what is added up.
+    ours, theirs = (
+        stage(some, Randomness.for_step(0, 0, 0, 4))["loss"] for some in (trimmed, padded)
+    )
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_missing_captions_are_named():

@@ -42,7 +42,7 @@ class FrozenClip:
             if batch.captions is None:
                 raise TrainingError(_lacks(batch, "captions"))
             # A caption that is cut is warned about in the first batch; later ones are too many.
-            text = self.clip.encode_text(batch.captions, warn=self._warn)
+            text = self.clip.encode_text(batch.captions, warn=self._warn).trimmed()
             self._warn = False
         if "image_embedding" in self.needs and embedding is None:
             if batch.images is None:

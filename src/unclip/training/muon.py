@@ -5,6 +5,7 @@ update scaled to AdamW's size (J. Liu et al., arXiv 2502.16982 §2.2) so that on
 one decay serve both kinds of parameters. It knows no network.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -20,20 +21,20 @@ ADAM_SIZE = 0.2
 """Root mean square of AdamW's updates, as observed in training (arXiv 2502.16982 §2.2)."""
 
 
-def orthogonal(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
-    """Replace the singular values of a matrix by values near 1 (Newton–Schulz).
+def orthogonal(matrices: Float[Tensor, "k rows columns"]) -> Float[Tensor, "k rows columns"]:
+    """Replace the singular values of matrices by values near 1 (Newton–Schulz).
 
-    The iteration runs in bfloat16, which it tolerates, where ``matrix`` is float32.
+    The iteration runs in bfloat16, which it tolerates, where ``matrices`` are float32.
     """
     a, b, c = COEFFICIENTS
-    x = matrix.bfloat16() if matrix.dtype == torch.float32 else matrix
-    wide = x.shape[0] <= x.shape[1]
-    x = x if wide else x.T
-    x = x / x.norm().clamp(min=1e-7)
+    x = matrices.bfloat16() if matrices.dtype == torch.float32 else matrices
+    wide = x.shape[1] <= x.shape[2]
+    x = x if wide else x.mT
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(ITERATIONS):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return (x if wide else x.T).to(matrix.dtype)
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x if wide else x.mT).to(matrices.dtype)
 
 
 class Muon(Optimizer):
@@ -79,17 +80,28 @@ class Muon(Optimizer):
         self._adam.step()
         for group in self.param_groups:
             if group["orthogonal"]:
-                for parameter in group["params"]:
-                    if parameter.grad is not None:
-                        self._update(parameter, parameter.grad, group)
+                self._update(group)
         return loss
 
-    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        state, momentum = self.state[parameter], group["momentum"]
+    def _update(self, group: dict[str, Any]) -> None:
+        """Move the matrices of a group, those of one shape together: they are many and small."""
+        alike: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                update = self._momentum(parameter, group["momentum"]).flatten(1)
+                alike[update.shape].append((parameter, update))
+        for shape, moved in alike.items():
+            size = ADAM_SIZE * max(shape) ** 0.5
+            steps = orthogonal(torch.stack([update for _, update in moved]))
+            for (parameter, _), step in zip(moved, steps, strict=True):
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                parameter.add_(step.view_as(parameter), alpha=-group["lr"] * size)
+
+    def _momentum(self, parameter: Tensor, momentum: float) -> Tensor:
+        """The gradient after Nesterov's momentum."""
+        gradient, state = parameter.grad, self.state[parameter]
+        assert gradient is not None
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(parameter)
         state["momentum"].lerp_(gradient, 1 - momentum)
-        update = gradient.lerp(state["momentum"], momentum).flatten(1)
-        size = ADAM_SIZE * max(update.shape) ** 0.5
-        parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.add_(orthogonal(update).view_as(parameter), alpha=-group["lr"] * size)
+        return gradient.lerp(state["momentum"], momentum)
