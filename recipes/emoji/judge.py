@@ -137,6 +137,39 @@ class FromPictures(Judge):
         return np.concatenate(drawn)
 
 
+class BestOf(Judge):
+    """The same, but of four pictures for each question the one the model's own CLIP prefers."""
+
+    pictures = 4
+
+    def draw(
+        self,
+        name: str,
+        questions: Sequence[Question],
+        captions: Sequence[str] | None = None,
+        size: int = 64,
+    ) -> Pictures:
+        """One picture for each question, see `Judge.draw`; each of the others has another seed."""
+        captions = captions or [question.caption for question in questions]
+        drawn, scores = [], []
+        for seed in range(self.seed, self.seed + self.pictures):
+            one = Judge(self.model, self.clip, self.folder / str(seed), seed, self.tell)
+            pictures = one.draw(name, questions, captions, size)
+            drawn.append(pictures)
+            scores.append(self._liked(pictures, captions))
+        best = torch.stack(scores).argmax(dim=0).tolist()
+        return np.stack([drawn[seed][i] for i, seed in enumerate(best)])
+
+    def _liked(self, pictures: Pictures, captions: Sequence[str]) -> Float[Tensor, " n"]:
+        """CLIP scores by the model's own CLIP."""
+        parts = []
+        for start in range(0, len(pictures), BATCH):
+            z = self.model.encode_image(stacked(pictures[start : start + BATCH]))
+            text = self.model.encode_text(captions[start : start + BATCH]).embedding
+            parts.append(torch.cosine_similarity(z.float(), text.float()).cpu())
+        return torch.cat(parts)
+
+
 def images(questions: Sequence[Question]) -> Pictures:
     """The real pictures of questions."""
     return np.stack([question.image for question in questions])

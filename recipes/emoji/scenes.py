@@ -29,7 +29,7 @@ from splits import (
 from unclip.data.source import Composed, Sample
 from unclip.randomness import derive_seed
 
-SHARES = {"plain": 32, "background": 16, "glyph": 16, "pair": 24, "several": 7, "icon": 5}
+SHARES = {"plain": 32, "background": 14, "glyph": 12, "pair": 32, "several": 7, "icon": 3}
 """Per cent of the samples; ``several`` includes a small and a large thing."""
 KOREAN = 0.18
 """Share of Korean captions, in every kind of scene."""

@@ -18,7 +18,7 @@ import evaluator
 import scores
 from candidates import Candidates
 from held_out import held_out
-from judge import Judge
+from judge import BestOf, Judge
 from rich.console import Console
 from rich.table import Table
 from scenes import Scenes
@@ -51,6 +51,9 @@ TRIALS: dict[str, dict[str, Any]] = {
     "decoder: ancestral, 50 steps": {"decoder": {"sampler": "ancestral", "steps": 50}},
 }
 
+CHOSEN = "best of four pictures"
+"""The one trial that changes no option: the model's CLIP chooses among pictures of four seeds."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -59,15 +62,16 @@ def main() -> None:
     parser.add_argument("--evaluator", type=Path, default=evaluator.FOLDER)
     parser.add_argument("--out", type=Path, default=Path("runs/emoji-sampling"))
     parser.add_argument("--count", type=int, default=200, help="pictures of each kind")
-    parser.add_argument("--trials", nargs="+", choices=TRIALS, default=list(TRIALS))
+    parser.add_argument("--trials", nargs="+", choices=[*TRIALS, CHOSEN], default=[*TRIALS, CHOSEN])
     arguments = parser.parse_args()
     model, source = load(arguments.model), Scenes(arguments.cache)
     eyes = load_evaluator(arguments.evaluator, model)
     defaults, rows = model.defaults, {}
     for name in arguments.trials:
-        model.defaults = changed(defaults, TRIALS[name])
+        model.defaults = changed(defaults, TRIALS.get(name, {}))
         folder = arguments.out / model.fingerprint / name.replace(": ", "-").replace(" ", "-")
-        rows[name] = measured(Judge(model, eyes, folder), source, arguments.count)
+        judge = BestOf if name == CHOSEN else Judge
+        rows[name] = measured(judge(model, eyes, folder), source, arguments.count)
         print(name, *map(told, rows[name].values()), sep="  ", flush=True)
     path = arguments.out / model.fingerprint / f"sampling-{arguments.count}.json"
     said = json.loads(path.read_text()) if path.exists() else {}
