@@ -24,6 +24,9 @@ from unclip.evaluation.statistics import chance_of, corrected, quotient, ratio, 
 
 CELL_BARS = {"concept": 0.75, "style": 0.75, "both": 0.6}
 KID_BAR = 5.0
+FLOOR = 1000
+"""Real pictures of either kind whose KID the drawn ones' is compared with: of 500 it is hardly
+more than its standard error."""
 
 
 def cells(judge: Judge, source: Scenes, count: int) -> list[Row]:
@@ -196,14 +199,15 @@ def distances(judge: Judge, folder: Sequence[Scenes], count: int) -> list[Row]:
     Args:
         judge: judges.
         folder: scenes of each size that is judged.
-        count: pictures of each kind.
+        count: pictures that are drawn.
     """
     rows = []
     for source in folder:
         size = source.size
-        questions = held_out(source, "B", count)
-        trained = held_out(source, "B trained", len(questions))
+        held = held_out(source, "B", max(count, FLOOR))
+        questions, trained = held[:count], held_out(source, "B trained", len(held))
         kinds = {
+            "held": images(held),
             "real": images(questions),
             "trained": images(trained),
             "drawn": judge.draw("B", questions, size=size),
@@ -216,7 +220,7 @@ def distances(judge: Judge, folder: Sequence[Scenes], count: int) -> list[Row]:
             views[", quarters of the picture"] = quarters
         for said, view in views.items():
             seen = {kind: _scaled(judge.see(view(pictures))) for kind, pictures in kinds.items()}
-            floor = kid(seen["real"], seen["trained"])
+            floor = kid(seen["held"], seen["trained"])
             ours = kid(seen["real"], seen["drawn"])
             about = f"KID at {size} px{said}"
             bar = KID_BAR if not said else None
