@@ -317,8 +317,9 @@ def test_each_step_from_the_authors_x_t(
         errors.append(apart(next(run(noise, single)).sample, trail[i + 1]))
     record_property(f"authors {stage} {steps} teacher-forced", max(errors))
     # Where noise is predicted, x̂0 at t = 999 is a difference times 20,000, and float32's rounding
-    # with it; a few pixels stay inside the clamp and show it.
-    assert errors[0] <= (1e-5 if stage == "prior" else 5e-4), errors
+    # with it; a few pixels stay inside the clamp and show it, each processor others.
+    rounding = 20_000 * torch.finfo(torch.float32).eps
+    assert errors[0] <= (1e-5 if stage == "prior" else rounding), errors
     assert max(errors[1:]) <= 5e-5, errors
 
 
