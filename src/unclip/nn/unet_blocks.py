@@ -6,7 +6,6 @@ into a sequence of pixels is free.
 
 import math
 from collections.abc import Sequence
-from itertools import product
 from typing import Literal
 
 import torch
@@ -236,18 +235,27 @@ def deviations(x: Image, bandwidths: Sequence[float]) -> Float[Tensor, "b c2 h w
     """
     height, width = x.shape[-2:]
     around = pad(x.float(), (1, 1, 1, 1), mode="replicate")
-    x = x.float()
-    weighted = [torch.zeros_like(x) for _ in bandwidths]
-    weights = [torch.ones_like(x[:, :1]) for _ in bandwidths]
-    for down, right in product(range(3), range(3)):
-        if (down, right) == (1, 1):
-            continue
-        apart = x - around[..., down : down + height, right : right + width]
+    weighted = [torch.zeros_like(x, dtype=torch.float32) for _ in bandwidths]
+    weights = [torch.ones_like(total[:, :1]) for total in weighted]
+    # A pixel and its neighbour differ as the neighbour and the pixel do: four directions of eight.
+    for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):
+        left = max(0, -right)
+        apart = (
+            around[..., : height + 2 - down, left : width + 2 + min(0, -right)]
+            - around[..., down:, max(0, right) : width + 2 - left]
+        )
         square = apart.square().mean(dim=1, keepdim=True)
+        ahead = (..., slice(1, 1 + height), slice(1 - left, 1 - left + width))
+        behind = (
+            ...,
+            slice(1 - down, 1 - down + height),
+            slice(1 - left - right, 1 - left - right + width),
+        )
         for index, bandwidth in enumerate(bandwidths):
             weight = torch.exp(square / (-2 * bandwidth**2))
-            weighted[index] += weight * apart
-            weights[index] += weight
+            pull = weight * apart
+            weighted[index] += pull[ahead] - pull[behind]
+            weights[index] += weight[ahead] + weight[behind]
     return torch.cat(
         [
             total / (weight * bandwidth)
