@@ -107,6 +107,21 @@ def test_the_package_imports_nothing_heavy() -> None:
     assert run.stdout.split("\n")[:2] == ["[]", "False"]
 
 
+def test_drawing_imports_no_compiler() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", DRAWING], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.split() == ["(256,", "256)", "False"]
+
+
+DRAWING = """
+import sys, unclip
+options = unclip.GenerateOptions(size=256, decoder=unclip.SamplingOptions(steps=2))
+(drawn,) = unclip.load().generate("a cat", options)
+print(drawn.image.size, "torch._dynamo" in sys.modules)
+"""
+
+
 def test_test_modules_have_names_of_their_own():
     """Without packages among the tests, two modules of one name cannot both be imported."""
     names = [path.name for path in Path(__file__).parent.rglob("*.py") if path.stem != "conftest"]

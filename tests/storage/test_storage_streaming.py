@@ -48,6 +48,17 @@ def test_modules_built_afterwards_have_memory() -> None:
     assert not nn.Linear(2, 2).weight.is_meta
 
 
+def test_what_has_memory_is_drawn_as_ever() -> None:
+    torch.manual_seed(0)
+    with without_memory():
+        nn.Linear(4, 4)
+        table = nn.init.normal_(torch.zeros(1000))
+        row = torch.zeros(1000).uniform_()
+    assert abs(table.std().item() - 1) < 0.1
+    assert abs(row.mean().item() - 0.5) < 0.1
+    assert nn.Linear(400, 4).weight.std() > 0.01, "and so is all that is built afterwards"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -8,14 +8,37 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import init
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.overrides import TorchFunctionMode
 
 from unclip.errors import CheckpointError
 from unclip.storage.entries import Stored
 from unclip.storage.safetensors import read_safetensors
+
+
+class _Undrawn(TorchFunctionMode):
+    """Draws no numbers for parameters that have no memory.
+
+    They would not be kept, but PyTorch would import its compiler to work out their shape: a
+    fifth of the time in which a command draws its first picture.
+    """
+
+    DRAWING = frozenset(
+        {Tensor.normal_, Tensor.uniform_, init.normal_, init.uniform_, init.kaiming_uniform_}
+    )
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in self.DRAWING:
+            tensor = args[0] if args else kwargs["tensor"]
+            if tensor.is_meta:
+                return tensor
+        return func(*args, **kwargs)
 
 
 @contextmanager
@@ -34,7 +57,8 @@ def without_memory() -> Iterator[None]:
     # PyTorch's annotation forgets that what a hook returns is registered instead.
     hook = register_module_parameter_registration_hook(on_meta)  # type: ignore[arg-type]
     try:
-        yield
+        with _Undrawn():
+            yield
     finally:
         hook.remove()
 
