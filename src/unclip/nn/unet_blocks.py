@@ -238,19 +238,14 @@ def deviations(x: Image, bandwidths: Sequence[float]) -> Float[Tensor, "b c2 h w
     weighted = [torch.zeros_like(x, dtype=torch.float32) for _ in bandwidths]
     weights = [torch.ones_like(total[:, :1]) for total in weighted]
     # A pixel and its neighbour differ as the neighbour and the pixel do: four directions of eight.
-    for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):
-        left = max(0, -right)
-        apart = (
-            around[..., : height + 2 - down, left : width + 2 + min(0, -right)]
-            - around[..., down:, max(0, right) : width + 2 - left]
-        )
+    for down, across in ((0, 1), (1, 0), (1, 1), (1, -1)):
+        left, right = max(0, -across), max(0, across)
+        one = around[..., : height + 2 - down, left : width + 2 - right]
+        other = around[..., down:, right : width + 2 - left]
+        apart = one - other
         square = apart.square().mean(dim=1, keepdim=True)
         ahead = (..., slice(1, 1 + height), slice(1 - left, 1 - left + width))
-        behind = (
-            ...,
-            slice(1 - down, 1 - down + height),
-            slice(1 - left - right, 1 - left - right + width),
-        )
+        behind = (..., slice(1 - down, 1 - down + height), slice(1 - right, 1 - right + width))
         for index, bandwidth in enumerate(bandwidths):
             weight = torch.exp(square / (-2 * bandwidth**2))
             pull = weight * apart
